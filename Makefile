@@ -1,0 +1,53 @@
+# Every task of the project. `make help` lists them; each target makes .venv first if it is missing.
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+.PHONY: help install demo up test lint types bench crash clean constraints
+
+help: ## list the targets
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
+
+install: $(STAMP) ## make .venv with everything (server, e2b, demo and dev extras)
+
+$(STAMP): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+	  || { echo "NOVA needs Python 3.11 or newer: give one by PYTHON=/path/to/python3"; exit 1; }
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) \
+	  || { echo "python cannot make a virtual environment: install the package python3-venv"; exit 1; }
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[server,e2b,demo,dev]'
+	@touch $@
+
+demo: $(STAMP) ## run the main job on real servers on this machine and show what came of it
+	$(BIN)/nova demo
+
+up: $(STAMP) ## start NOVA with the Dagster UI (keeps what the demo left); Ctrl-C stops it
+	$(BIN)/nova demo --keep
+
+test: $(STAMP) ## lint, types, architecture and all tests (as root on Debian installs what they need)
+	@.ci/packages
+	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+lint: $(STAMP) ## ruff and import-linter
+	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/lint-imports
+
+types: $(STAMP) ## basedpyright, strict in domain and compiler
+	$(BIN)/basedpyright
+
+bench: $(STAMP) ## CPU seconds for one invoice at batch 1, 10, 50, 200, and a run's start at 10 and 1,000 workflows
+	$(BIN)/python -m benchmarks
+
+crash: $(STAMP) ## the crash storm: SIGKILL before and after every node, in full
+	$(BIN)/python -m pytest nova_pipelines_tests/crash -m "storm or not storm" $(PYTEST_ARGS)
+
+constraints: ## write constraints.txt anew from a fresh environment
+	rm -rf build/constraints && $(PYTHON) -m venv build/constraints
+	build/constraints/bin/pip install --quiet --upgrade '.[server,e2b,demo,dev]'
+	build/constraints/bin/pip freeze --exclude nova-pipelines --exclude-editable | grep -E '^[A-Za-z0-9._-]+==' | LC_ALL=C sort -f > constraints.txt
+
+clean: ## remove .venv and what builds left (never .nova, where your data is)
+	rm -rf $(VENV) build *.egg-info .pytest_cache .ruff_cache .hypothesis .import_linter_cache
