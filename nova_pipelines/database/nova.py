@@ -1,0 +1,327 @@
+"""Tables of nova-db: definitions, clients, the ledger of mails, executions and their chain of work.
+
+Only tables stand here; queries live with what uses them. Times are aware and in UTC.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import (
+    BigInteger,
+    CheckConstraint,
+    Float,
+    ForeignKey,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    String,
+    Text,
+    UniqueConstraint,
+    text,
+)
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
+
+from nova_pipelines.database.types import CanonicalJSON, UtcDateTime, utc_now
+
+NAMING = {
+    "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+    "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+    "ck": "ck_%(table_name)s_%(constraint_name)s",
+    "fk": "fk_%(table_name)s_%(column_0_N_name)s",
+    "pk": "pk_%(table_name)s",
+}
+
+
+class NovaBase(DeclarativeBase):
+    metadata = MetaData(naming_convention=NAMING)
+    type_annotation_map = {dict[str, Any]: CanonicalJSON, datetime: UtcDateTime}  # noqa: RUF012
+
+
+class Catalog(NovaBase):
+    """One row: the revision of the whole set of workflows. Publishing locks it, so that revisions are
+    committed in order and "the versions as of revision N" means the same for ever."""
+
+    __tablename__ = "catalog"
+
+    id: Mapped[int] = mapped_column(Integer, primary_key=True)
+    revision: Mapped[int] = mapped_column(Integer, default=0)
+
+
+class Workflow(NovaBase):
+    """A named workflow. `job_name` is its name as a Dagster job, made from `name` once and never changed."""
+
+    __tablename__ = "workflows"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    name: Mapped[str] = mapped_column(String(200), unique=True)
+    job_name: Mapped[str] = mapped_column(String(200), unique=True)
+    description: Mapped[str | None] = mapped_column(Text)
+    #: the newest version's definition, for readers of the old table
+    graph_definition: Mapped[dict[str, Any]]
+    is_active: Mapped[bool] = mapped_column(default=True)
+    created_at: Mapped[datetime] = mapped_column(default=utc_now)
+    updated_at: Mapped[datetime] = mapped_column(default=utc_now, onupdate=utc_now)
+
+    versions: Mapped[list[WorkflowVersion]] = relationship(back_populates="workflow", order_by="WorkflowVersion.number")
+
+
+class WorkflowVersion(NovaBase):
+    """One text of a definition. Never changed and never deleted: triggers of the database refuse both."""
+
+    __tablename__ = "workflow_versions"
+    __table_args__ = (
+        UniqueConstraint("workflow_id", "number"),
+        Index("ix_workflow_versions_workflow_id_revision", "workflow_id", "revision"),
+    )
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    workflow_id: Mapped[int] = mapped_column(ForeignKey("workflows.id"))
+    number: Mapped[int]
+    #: the catalog's revision that brought this version
+    revision: Mapped[int] = mapped_column(Integer)
+    definition: Mapped[dict[str, Any]]
+    #: the text as the user wrote it
+    source: Mapped[str] = mapped_column(Text)
+    source_format: Mapped[str] = mapped_column(String(4))  # json | yaml
+    sha256: Mapped[str] = mapped_column(String(64))
+    created_at: Mapped[datetime] = mapped_column(default=utc_now)
+
+    workflow: Mapped[Workflow] = relationship(back_populates="versions")
+
+
+class Client(NovaBase):
+    __tablename__ = "clients"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    name: Mapped[str] = mapped_column(String(200))
+    slug: Mapped[str] = mapped_column(String(100), unique=True)
+    email: Mapped[str | None] = mapped_column(String(320))
+    is_active: Mapped[bool] = mapped_column(default=True)
+    #: addresses (`ana@example.com`) and domains (`@example.com`); empty: everybody may write
+    sender_whitelist: Mapped[list[str]] = mapped_column(CanonicalJSON, default=list)
+    #: old-dialect workflows may see this client's credentials in their sandbox
+    expose_credentials: Mapped[bool] = mapped_column(default=False)
+    #: sandboxes of this client may use the network
+    allow_network: Mapped[bool] = mapped_column(default=False)
+    created_at: Mapped[datetime] = mapped_column(default=utc_now)
+    updated_at: Mapped[datetime] = mapped_column(default=utc_now, onupdate=utc_now)
+
+    credentials: Mapped[list[Credential]] = relationship(
+        back_populates="client", cascade="all, delete-orphan", order_by="Credential.id"
+    )
+
+
+class Credential(NovaBase):
+    """A mailbox or a database of a client. What is secret stands in `secret` only, encrypted."""
+
+    __tablename__ = "credentials"
+    __table_args__ = (
+        UniqueConstraint("client_id", "kind", "label"),
+        CheckConstraint("kind IN ('email', 'database')", name="kind"),
+        Index(
+            "uq_credentials_primary",
+            "client_id",
+            "kind",
+            unique=True,
+            sqlite_where=text("is_primary = 1"),
+            postgresql_where=text("is_primary"),
+        ),
+    )
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    client_id: Mapped[int] = mapped_column(ForeignKey("clients.id", ondelete="CASCADE"))
+    kind: Mapped[str] = mapped_column(String(10))
+    label: Mapped[str] = mapped_column(String(100), default="default")
+    is_primary: Mapped[bool] = mapped_column(default=True)
+    #: email: imap_host imap_port imap_tls smtp_host smtp_port smtp_tls address user folder ca_file;
+    #: database: url without its password
+    settings: Mapped[dict[str, Any]] = mapped_column(default=dict)
+    #: Fernet token of a JSON object ({"password": …})
+    secret: Mapped[bytes] = mapped_column(LargeBinary)
+    #: health of a mailbox: the time of the last search that succeeded, and the last error
+    last_success_at: Mapped[datetime | None]
+    last_error: Mapped[str | None] = mapped_column(Text)
+    created_at: Mapped[datetime] = mapped_column(default=utc_now)
+    updated_at: Mapped[datetime] = mapped_column(default=utc_now, onupdate=utc_now)
+
+    client: Mapped[Client] = relationship(back_populates="credentials")
+
+
+class MailFolder(NovaBase):
+    """A folder of a mailbox under one UIDVALIDITY. `first_uid` is UIDNEXT at the first scan: mails from
+    there on count whether read or not, older ones only if unread (or all, after UIDVALIDITY changed)."""
+
+    __tablename__ = "mail_folders"
+    __table_args__ = (UniqueConstraint("credential_id", "folder", "uidvalidity"),)
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    credential_id: Mapped[int] = mapped_column(ForeignKey("credentials.id", ondelete="CASCADE"))
+    folder: Mapped[str] = mapped_column(String(255))
+    # UIDs are unsigned 32-bit numbers (RFC 9051, 2.3.1.1): too big for PostgreSQL's integer
+    uidvalidity: Mapped[int] = mapped_column(BigInteger)
+    first_uid: Mapped[int] = mapped_column(BigInteger)
+    created_at: Mapped[datetime] = mapped_column(default=utc_now)
+
+
+class Message(NovaBase):
+    """The ledger: one row for each mail that was seen in a mailbox. The unique place is the claim."""
+
+    __tablename__ = "messages"
+    __table_args__ = (
+        UniqueConstraint("credential_id", "folder", "uidvalidity", "uid"),
+        Index("ix_messages_credential_id_message_id", "credential_id", "message_id"),
+        Index("ix_messages_status", "status"),
+    )
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    credential_id: Mapped[int] = mapped_column(ForeignKey("credentials.id"))
+    client_id: Mapped[int] = mapped_column(ForeignKey("clients.id"))
+    folder: Mapped[str] = mapped_column(String(255))
+    uidvalidity: Mapped[int] = mapped_column(BigInteger)
+    uid: Mapped[int] = mapped_column(BigInteger)
+    message_id: Mapped[str | None] = mapped_column(String(998))
+    sha256: Mapped[str | None] = mapped_column(String(64))
+    sender: Mapped[str | None] = mapped_column(Text)
+    subject: Mapped[str | None] = mapped_column(Text)
+    sent_at: Mapped[datetime | None]
+    size: Mapped[int | None]
+    #: seen → stored → assigned; or duplicate, quarantined
+    status: Mapped[str] = mapped_column(String(12), default="seen")
+    duplicate_of: Mapped[int | None] = mapped_column(ForeignKey("messages.id"))
+    #: when it was marked (or moved) on the server, after all its executions were completed
+    flagged_at: Mapped[datetime | None]
+    attempts: Mapped[int] = mapped_column(default=0)
+    error: Mapped[str | None] = mapped_column(Text)
+    created_at: Mapped[datetime] = mapped_column(default=utc_now)
+    updated_at: Mapped[datetime] = mapped_column(default=utc_now, onupdate=utc_now)
+
+    documents: Mapped[list[MessageDocument]] = relationship(
+        back_populates="message", order_by="MessageDocument.ordinal"
+    )
+
+
+class MessageDocument(NovaBase):
+    """An attachment of a mail. Its bytes lie in the document store under `sha256`."""
+
+    __tablename__ = "message_documents"
+    __table_args__ = (UniqueConstraint("message_id", "ordinal"),)
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    message_id: Mapped[int] = mapped_column(ForeignKey("messages.id"))
+    ordinal: Mapped[int]
+    filename: Mapped[str] = mapped_column(Text)
+    media_type: Mapped[str] = mapped_column(String(100))
+    sha256: Mapped[str] = mapped_column(String(64))
+    size: Mapped[int]
+    is_pdf: Mapped[bool]
+
+    message: Mapped[Message] = relationship(back_populates="documents")
+
+
+class Execution(NovaBase):
+    """One item's way through one version of a workflow."""
+
+    __tablename__ = "executions"
+    __table_args__ = (
+        # one execution for each document of a mail (or the mail itself: ordinal -1) and workflow
+        UniqueConstraint("workflow_id", "message_id", "document_ordinal"),
+        Index("ix_executions_status", "status"),
+        Index("ix_executions_run_id", "run_id"),
+        Index("ix_executions_created_at", "created_at"),
+    )
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    #: the public handle of `GET /tasks/{task_id}`
+    task_id: Mapped[str] = mapped_column(String(36), unique=True)
+    workflow_id: Mapped[int] = mapped_column(ForeignKey("workflows.id"))
+    version_id: Mapped[int] = mapped_column(ForeignKey("workflow_versions.id"))
+    client_id: Mapped[int | None] = mapped_column(ForeignKey("clients.id"))
+    message_id: Mapped[int | None] = mapped_column(ForeignKey("messages.id"))
+    document_ordinal: Mapped[int | None]
+    #: pending → running → completed | failed | needs_review (a person) | unknown (a person)
+    status: Mapped[str] = mapped_column(String(12), default="pending")
+    initial_context: Mapped[dict[str, Any]] = mapped_column(default=dict)
+    result: Mapped[dict[str, Any] | None]
+    error: Mapped[str | None] = mapped_column(Text)
+    failed_node: Mapped[str | None] = mapped_column(String(200))
+    #: the Dagster run that holds this execution, or the run key of one that was requested (status pending)
+    run_id: Mapped[str | None] = mapped_column(String(36))
+    requested_at: Mapped[datetime | None]
+    chain_head: Mapped[str] = mapped_column(String(64), default="")
+    chain_length: Mapped[int] = mapped_column(default=0)
+    started_at: Mapped[datetime | None]
+    completed_at: Mapped[datetime | None]
+    created_at: Mapped[datetime] = mapped_column(default=utc_now)
+
+
+class ChainRow(NovaBase):
+    """The journal: one row for each node that an execution passed. See `domain/chain.py` for the hash."""
+
+    __tablename__ = "chain_of_work"
+    __table_args__ = (
+        UniqueConstraint("execution_id", "seq"),
+        Index(
+            "uq_chain_of_work_success",
+            "execution_id",
+            "node_id",
+            unique=True,
+            sqlite_where=text("status = 'success'"),
+            postgresql_where=text("status = 'success'"),
+        ),
+    )
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    execution_id: Mapped[int] = mapped_column(ForeignKey("executions.id"))
+    seq: Mapped[int]  # 1, 2, 3 … within the execution
+    node_id: Mapped[str] = mapped_column(String(200))
+    node_type: Mapped[str] = mapped_column(String(50))
+    code_executed: Mapped[str | None] = mapped_column(Text)
+    #: contexts with values over 64 KB replaced by references into `blobs`
+    input_context: Mapped[dict[str, Any]]
+    output_result: Mapped[dict[str, Any] | None]
+    execution_time: Mapped[float] = mapped_column(Float)  # seconds
+    status: Mapped[str] = mapped_column(String(12))  # success | failed | needs_review | unknown | stopped
+    error_message: Mapped[str | None] = mapped_column(Text)
+    decision_result: Mapped[str | None] = mapped_column(String(200))
+    path_taken: Mapped[str | None] = mapped_column(String(200))
+    run_id: Mapped[str | None] = mapped_column(String(36))
+    timestamp: Mapped[datetime]
+    prev_hash: Mapped[str] = mapped_column(String(64))
+    hash: Mapped[str] = mapped_column(String(64))
+
+
+class Blob(NovaBase):
+    """A big value of a context, stored once under its hash."""
+
+    __tablename__ = "blobs"
+
+    sha256: Mapped[str] = mapped_column(String(64), primary_key=True)
+    data: Mapped[bytes] = mapped_column(LargeBinary)  # UTF-8 JSON
+    created_at: Mapped[datetime] = mapped_column(default=utc_now)
+
+
+class OutboxMail(NovaBase):
+    """A mail that a node decided to send. The row exists before anything is sent."""
+
+    __tablename__ = "outbox"
+    __table_args__ = (UniqueConstraint("execution_id", "node_id"),)
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    execution_id: Mapped[int] = mapped_column(ForeignKey("executions.id"))
+    node_id: Mapped[str] = mapped_column(String(200))
+    #: deterministic, from (execution, node)
+    message_id: Mapped[str] = mapped_column(String(255), unique=True)
+    sender: Mapped[str] = mapped_column(Text)
+    recipient: Mapped[str] = mapped_column(Text)
+    subject: Mapped[str] = mapped_column(Text)
+    body: Mapped[str] = mapped_column(Text)
+    in_reply_to: Mapped[str | None] = mapped_column(Text)
+    #: pending → sending → sent; unknown when a crash hides what happened; failed
+    status: Mapped[str] = mapped_column(String(10), default="pending")
+    attempts: Mapped[int] = mapped_column(default=0)
+    error: Mapped[str | None] = mapped_column(Text)
+    sent_at: Mapped[datetime | None]
+    created_at: Mapped[datetime] = mapped_column(default=utc_now)

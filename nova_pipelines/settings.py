@@ -1,0 +1,228 @@
+"""Every environment variable of NOVA, typed, once.
+
+It reads and checks values only: it makes no folder and opens nothing.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from pathlib import Path
+from typing import Any, Literal, Self
+
+from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+from sqlalchemy import URL, make_url
+from sqlalchemy.exc import ArgumentError
+
+from nova_pipelines.domain.errors import ConfigurationError
+
+POSTGRES_DRIVER = "postgresql+psycopg2"
+NEW_KEY_COMMAND = 'python -c "from cryptography.fernet import Fernet; print(Fernet.generate_key().decode())"'
+
+
+class Settings(BaseSettings):
+    """The environment. Fields are named like their variables, in lower case; an empty value counts as unset.
+
+    Secrets are `SecretStr`; what callers need in the clear comes from the properties.
+    """
+
+    model_config = SettingsConfigDict(
+        env_ignore_empty=True, hide_input_in_errors=True, validate_default=True, frozen=True, extra="forbid"
+    )
+
+    nova_home: Path = Path(".nova")
+    #: `database_url` and `facturas_database_url` are properties, so these two have names of their own
+    given_database_url: SecretStr | None = Field(None, validation_alias="DATABASE_URL")
+    given_facturas_database_url: SecretStr | None = Field(None, validation_alias="FACTURAS_DATABASE_URL")
+    redis_url: SecretStr | None = None
+    #: Fernet keys, comma-separated, newest first; None: the file NOVA_HOME/secret.key
+    nova_secret_key: SecretStr | None = None
+
+    nova_sandbox: Literal["local", "e2b", "unsafe-subprocess"] | None = None
+    e2b_api_key: SecretStr | None = None
+    e2b_template_id: str | None = None
+
+    gmail_imap_server: str = "imap.gmail.com:993"
+    gmail_smtp_server: str = "smtp.gmail.com:587"
+    gmail_email: str | None = None
+    gmail_app_password: SecretStr | None = None
+
+    #: a folder or a URL that UPath understands; may carry credentials
+    nova_documents_url: SecretStr | None = None
+    nova_max_batch: int = Field(50, ge=1, le=1000)
+    nova_max_mail_bytes: int = Field(26_214_400, ge=1024)
+    nova_retry_delay_seconds: float = Field(10, ge=0, le=3600)
+    nova_max_retries: int = Field(3, ge=0, le=20)
+    nova_run_max_seconds: int = Field(3600, ge=1)
+
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"] = "INFO"
+    port: int = Field(3000, ge=1, le=65535)
+
+    @field_validator("nova_home")
+    @classmethod
+    def _absolute(cls, home: Path) -> Path:
+        # every process of NOVA must mean the same folder, whatever its working directory
+        return home.expanduser().absolute()
+
+    @field_validator("log_level", mode="before")
+    @classmethod
+    def _upper(cls, level: Any) -> Any:
+        return level.strip().upper() if isinstance(level, str) else level
+
+    @field_validator("given_database_url", "given_facturas_database_url")
+    @classmethod
+    def _known_database(cls, url: SecretStr | None) -> SecretStr | None:
+        return SecretStr(normalise_database_url(url.get_secret_value())) if url else None
+
+    @field_validator("nova_secret_key")
+    @classmethod
+    def _fernet_keys(cls, keys: SecretStr | None) -> SecretStr | None:
+        for place, key in enumerate(split_keys(keys), start=1):
+            if not is_fernet_key(key):
+                raise ValueError(f"key {place} is not a Fernet key; make one with: {NEW_KEY_COMMAND}")
+        return keys
+
+    @field_validator("e2b_api_key")
+    @classmethod
+    def _e2b_form(cls, key: SecretStr | None) -> SecretStr | None:
+        if key and not key.get_secret_value().startswith("e2b_"):
+            raise ValueError("must begin with e2b_; copy it again from the dashboard of E2B")
+        return key
+
+    @field_validator("gmail_app_password")
+    @classmethod
+    def _no_spaces(cls, password: SecretStr | None) -> SecretStr | None:
+        # Google shows the 16 letters in four groups
+        return SecretStr("".join(password.get_secret_value().split())) if password else None
+
+    @field_validator("gmail_imap_server", "gmail_smtp_server")
+    @classmethod
+    def _host_and_port(cls, server: str) -> str:
+        split_server(server, 0)
+        return server
+
+    @model_validator(mode="after")
+    def _belong_together(self) -> Self:
+        problems: list[str] = []
+        if self.nova_sandbox == "e2b" and not self.e2b_api_key:
+            problems.append("NOVA_SANDBOX: e2b needs E2B_API_KEY; set it, or set NOVA_SANDBOX=local")
+        if bool(self.gmail_email) != bool(self.gmail_app_password):
+            problems.append("GMAIL_EMAIL: set it and GMAIL_APP_PASSWORD together, or neither of the two")
+        if self.database_url == self.facturas_database_url:
+            problems.append("FACTURAS_DATABASE_URL: names the same database as DATABASE_URL; give it its own")
+        if problems:
+            raise ValueError("\n".join(problems))
+        return self
+
+    @property
+    def database_url(self) -> str:
+        """SQLAlchemy URL of nova-db, with its password."""
+        return self._url(self.given_database_url, "nova.db")
+
+    @property
+    def facturas_database_url(self) -> str:
+        """SQLAlchemy URL of facturas, with its password."""
+        return self._url(self.given_facturas_database_url, "facturas.db")
+
+    def _url(self, given: SecretStr | None, filename: str) -> str:
+        if given:
+            return given.get_secret_value()
+        return _text(URL.create("sqlite", database=str(self.nova_home / filename)))
+
+    @property
+    def sandbox(self) -> Literal["local", "e2b", "unsafe-subprocess"]:
+        """The sandbox in force: e2b when a key is there and nothing else was asked for."""
+        return self.nova_sandbox or ("e2b" if self.e2b_api_key else "local")
+
+    @property
+    def documents_url(self) -> str:
+        """Where documents are kept: a folder, or a URL for UPath."""
+        given = self.nova_documents_url
+        return given.get_secret_value() if given else str(self.nova_home / "documents")
+
+    @property
+    def secret_keys(self) -> list[str]:
+        """The keys of NOVA_SECRET_KEY, newest first; empty when the key file is used."""
+        return split_keys(self.nova_secret_key)
+
+    @property
+    def gmail_imap(self) -> tuple[str, int]:
+        return split_server(self.gmail_imap_server, 993)
+
+    @property
+    def gmail_smtp(self) -> tuple[str, int]:
+        return split_server(self.gmail_smtp_server, 587)
+
+
+def load_settings() -> Settings:
+    """The settings of this process's environment.
+
+    Raises ConfigurationError that lists every wrong variable, never with the value of a secret.
+    """
+    try:
+        return Settings()  # pyright: ignore[reportCallIssue]  # all values come from the environment
+    except ValidationError as error:
+        lines = [line for problem in error.errors(include_url=False) for line in _describe(dict(problem))]
+    # outside of `except`: the validation error holds the values and must not be chained
+    count = "1 environment variable is" if len(lines) == 1 else f"{len(lines)} environment variables are"
+    body = "\n".join(f"  {line}" for line in lines)
+    raise ConfigurationError(f"{count} wrong\n{body}", remedy="correct them and start again")
+
+
+def _describe(problem: dict[str, Any]) -> list[str]:
+    reason = problem["msg"].removeprefix("Value error, ")
+    if not problem["loc"]:  # several variables together: the lines name them
+        return reason.splitlines()
+    field = str(problem["loc"][0])
+    info = Settings.model_fields.get(field)
+    shown = "" if info is None or "SecretStr" in str(info.annotation) else f" ({problem['input']!r:.80})"
+    return [f"{field.upper()}: {reason}{shown}"]
+
+
+def normalise_database_url(text: str) -> str:
+    """A SQLAlchemy URL that names its driver, and an absolute file for SQLite.
+
+    SQLAlchemy 2.1 reads a bare `postgresql://` as psycopg 3, which dagster-postgres cannot use.
+    Raises ValueError, without the text: it may hold a password.
+    """
+    try:
+        url = make_url(text.strip())
+    except (ArgumentError, ValueError):
+        raise ValueError(
+            "is not a database URL; write postgresql://user:password@host:5432/name "
+            "(with @ : / in a password written as %40 %3A %2F) or sqlite:////folder/file.db"
+        ) from None
+    if url.drivername in ("postgres", "postgresql", POSTGRES_DRIVER):
+        if not url.database:
+            raise ValueError("names no database; write postgresql://user:password@host:5432/name")
+        return _text(url.set(drivername=POSTGRES_DRIVER))
+    if url.drivername in ("sqlite", "sqlite+pysqlite"):
+        if not url.database or url.database == ":memory:" or url.database.startswith("file:"):
+            raise ValueError("names no file; NOVA's processes share it, so write sqlite:////folder/file.db")
+        return _text(url.set(drivername="sqlite", database=str(Path(url.database).expanduser().absolute())))
+    raise ValueError("is of a kind that NOVA does not know; use postgresql:// or sqlite:///")
+
+
+def _text(url: URL) -> str:
+    return url.render_as_string(hide_password=False)
+
+
+def split_server(server: str, default_port: int) -> tuple[str, int]:
+    """`host` or `host:port` as (host, port). Raises ValueError."""
+    host, colon, port = server.strip().partition(":")
+    if not host or (colon and not (port.isascii() and port.isdigit() and 1 <= int(port) <= 65535)):
+        raise ValueError("must be host or host:port, such as imap.gmail.com:993")
+    return host, int(port) if colon else default_port
+
+
+def split_keys(keys: SecretStr | None) -> list[str]:
+    return [key.strip() for key in keys.get_secret_value().split(",") if key.strip()] if keys else []
+
+
+def is_fernet_key(key: str) -> bool:
+    """Whether it is 32 bytes in URL-safe base64 (specification of Fernet)."""
+    try:
+        return len(base64.b64decode(key.encode(), altchars=b"-_", validate=True)) == 32
+    except (binascii.Error, ValueError):
+        return False
