@@ -1,0 +1,57 @@
+"""FETCH responses, taken apart by their structure and not by their place (RFC 3501, 7.4.2).
+
+Knows imaplib's way of handing them over and nothing of mailboxes.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+_RECORD_START = re.compile(rb"\d+ \(")
+UID = re.compile(rb"\bUID (\d+)")
+SIZE = re.compile(rb"\bRFC822\.SIZE (\d+)")
+FLAGS = re.compile(rb"\bFLAGS \(([^)]*)\)")
+_SHORT_BODY = re.compile(rb'\bBODY\[[^\]]*\](?:<\d+>)? "((?:[^"\\]|\\.)*)"', re.DOTALL)
+
+
+@dataclass(slots=True)
+class Fetched:
+    """One FETCH response. `body` is None if the response carries none, being an unsolicited one (trap 4), or
+    if it is NIL: so Dovecot says, with size 0, that the mail vanished and the session was not told yet."""
+
+    text: bytes = b""
+    body: bytes | None = field(default=None, repr=False)
+
+    def number(self, pattern: re.Pattern[bytes]) -> int | None:
+        found = pattern.search(self.text)
+        return int(found.group(1)) if found else None
+
+
+def records(data: Sequence[Any]) -> Iterator[Fetched]:
+    """imaplib's FETCH data as one record for each response: it gives bytes, or (bytes, literal) and the rest
+    as bytes, so that pairing them blindly goes wrong with the first unsolicited response (trap 4)."""
+    record: Fetched | None = None
+    for part in data:
+        if part is None:
+            continue
+        text = part[0] if isinstance(part, tuple) else part
+        if _RECORD_START.match(text):
+            if record:
+                yield _finished(record)
+            record = Fetched()
+        if record:
+            record.text += text
+            record.body = part[1] if isinstance(part, tuple) else record.body
+    if record:
+        yield _finished(record)
+
+
+def _finished(record: Fetched) -> Fetched:
+    short = _SHORT_BODY.search(record.text) if record.body is None else None
+    if short:  # a server may send a short body as a quoted string
+        record.body = re.sub(rb"\\(.)", rb"\1", short.group(1), flags=re.DOTALL)
+        record.text = record.text.replace(short.group(), b"")
+    return record

@@ -1,0 +1,261 @@
+"""Sends one mail by SMTP, step by step, so that a failure says whether the mail may have been delivered.
+
+Knows nothing of the outbox or of templates. The password appears in no message and no repr.
+"""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import copy
+import re
+import smtplib
+import socket
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from email import errors, policy
+from email.message import EmailMessage
+
+from nova_pipelines.adapters.connections import TlsMode, client_context, connection_failure
+from nova_pipelines.adapters.mail_headers import clean_line
+from nova_pipelines.domain.errors import (
+    ConfigurationError,
+    CredentialError,
+    NovaError,
+    OutcomeUnknown,
+    PermanentError,
+    TransientError,
+)
+
+_GOODBYE_SECONDS = 3.0
+#: RFC 5321 4.5.3.2.6: a server may take its time with the whole mail; 10 minutes there, less is usual
+_FINAL_REPLY_FACTOR = 3.0
+
+
+@dataclass(frozen=True, slots=True)
+class SmtpConfig:
+    """Where mail is handed in. `timeout_seconds` bounds connecting and each wait for an answer."""
+
+    host: str
+    port: int
+    user: str | None = None
+    password: str | None = field(default=None, repr=False)
+    tls: TlsMode = "starttls"
+    ca_file: str | None = None
+    timeout_seconds: float = 20.0
+
+    @property
+    def where(self) -> str:
+        return f"SMTP server {self.host}:{self.port}"
+
+
+def send(config: SmtpConfig, message: EmailMessage, *, sender: str, recipients: Sequence[str]) -> str:
+    """Hands in one mail for all recipients or none, and returns the server's reply to it.
+
+    Raises TransientError (network, 4xx), PermanentError (5xx, a refused recipient), CredentialError (login)
+    and ConfigurationError (TLS) when the mail was certainly not accepted; OutcomeUnknown when the connection
+    was lost after the content began to be sent, so that it may have been.
+    """
+    _check_addresses([sender, *recipients])
+    content, utf8 = _flattened(message, [sender, *recipients])
+    with _session(config) as server:
+        with _translated(config, "take the mail"):
+            _envelope(config, server, sender, recipients, size=len(content), utf8=utf8)
+            code, reply = server.docmd("DATA")
+        if code != 354:
+            raise _refusal(config, "take the content of the mail", code, reply)
+        return _hand_over(config, server, content)
+
+
+def check(config: SmtpConfig) -> None:
+    """Connects, logs in and asks for a sign of life. Raises the errors of `send` but OutcomeUnknown."""
+    with _session(config) as server, _translated(config, "answer a NOOP"):
+        code, reply = server.noop()
+        if code != 250:
+            raise _refusal(config, "answer a NOOP", code, reply)
+
+
+# -- the mail ----------------------------------------------------------------------------------------------
+
+
+def _check_addresses(addresses: Sequence[str]) -> None:
+    if len(addresses) < 2:
+        raise PermanentError("the mail has no recipient", remedy="check the address that is answered")
+    for address in addresses:
+        if not re.fullmatch(r"[^\s<>\x00-\x1f\x7f]+@[^\s<>@\x00-\x1f\x7f]+", address):
+            raise PermanentError(
+                f"{clean_line(address, 100)!r} is no mail address", remedy="check sender and recipients"
+            )
+
+
+def _flattened(message: EmailMessage, addresses: Sequence[str]) -> tuple[bytes, bool]:
+    """The mail as it goes over the wire, dot-stuffed, without Bcc; and whether it needs SMTPUTF8."""
+    utf8 = not all(address.isascii() for address in addresses)
+    public = copy.copy(message)
+    del public["Bcc"]
+    try:
+        # 7 bit, since whether the server takes 8 is not known before it is asked
+        content = public.as_bytes(policy=policy.SMTPUTF8 if utf8 else policy.SMTP.clone(cte_type="7bit"))
+    except (errors.MessageError, ValueError, LookupError) as error:
+        raise PermanentError(
+            f"the mail cannot be written out: {error}", remedy="check the template and its values"
+        ) from error
+    lines = re.sub(rb"\r\n|\r|\n", b"\r\n", content)
+    stuffed = re.sub(rb"(?m)^\.", b"..", lines)
+    return (stuffed if stuffed.endswith(b"\r\n") else stuffed + b"\r\n"), utf8
+
+
+# -- the conversation --------------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def _session(config: SmtpConfig) -> Iterator[smtplib.SMTP]:
+    """A connection after EHLO, TLS and login."""
+    server = _new_client(config)
+    try:
+        with _translated(config, "greet"):
+            _greet(config, server)
+        if config.user is not None:
+            _login(config, server, config.user, config.password or "")
+        yield server
+    finally:
+        # whatever comes after the answer that counts, the outcome is settled
+        with contextlib.suppress(OSError, smtplib.SMTPException):
+            if server.sock:
+                server.sock.settimeout(min(_GOODBYE_SECONDS, config.timeout_seconds))
+                server.quit()
+        server.close()
+
+
+def _new_client(config: SmtpConfig) -> smtplib.SMTP:
+    name = socket.gethostname()
+    # smtplib's own choice asks the DNS, without a timeout; RFC 5321 4.1.3 allows an address in its place
+    hello = name if "." in name and name.isascii() else "[127.0.0.1]"
+    if config.tls == "ssl":
+        context = client_context(config.ca_file)
+        return smtplib.SMTP_SSL(local_hostname=hello, timeout=config.timeout_seconds, context=context)
+    return smtplib.SMTP(local_hostname=hello, timeout=config.timeout_seconds)
+
+
+def _greet(config: SmtpConfig, server: smtplib.SMTP) -> None:
+    server._host = config.host  # pyright: ignore[reportAttributeAccessIssue] # name that TLS verifies
+    code, reply = server.connect(config.host, config.port)
+    if code != 220:
+        raise _refusal(config, "greet", code, reply)
+    server.ehlo_or_helo_if_needed()
+    if config.tls != "starttls":
+        return
+    if not server.has_extn("starttls"):
+        raise ConfigurationError(
+            f"{config.where} offers no STARTTLS, and nothing is sent in plain text",
+            remedy='use tls="ssl" with the server\'s TLS port (usually 465)',
+        )
+    server.starttls(context=client_context(config.ca_file))
+    server.ehlo()
+
+
+def _login(config: SmtpConfig, server: smtplib.SMTP, user: str, password: str) -> None:
+    with _translated(config, "log in"):
+        try:
+            if (user + password).isascii():
+                server.login(user, password)
+                return
+            secret = base64.b64encode(f"\0{user}\0{password}".encode()).decode()  # RFC 4616: UTF-8
+            code, reply = server.docmd("AUTH", f"PLAIN {secret}")
+            if code == 235:
+                return
+        except smtplib.SMTPAuthenticationError as error:
+            code, reply = error.smtp_code, error.smtp_error
+        except smtplib.SMTPNotSupportedError:
+            code, reply = 0, b"it offers no login on this connection"
+    words = _words(reply)
+    answer = "" if password and password in words else f"{code} {words}".removeprefix("0 ")
+    message = f"{config.where} refused the login of {user}: {answer}"
+    if 400 <= code < 500:
+        raise TransientError(message, remedy="it is tried again later")
+    raise CredentialError(
+        message, remedy="check user, password and tls; Gmail needs an app password (16 letters, without spaces)"
+    )
+
+
+def _envelope(
+    config: SmtpConfig, server: smtplib.SMTP, sender: str, recipients: Sequence[str], *, size: int, utf8: bool
+) -> None:
+    options = [f"size={size}"] if server.has_extn("size") else []
+    if utf8 and not server.has_extn("smtputf8"):
+        raise PermanentError(f"{config.where} takes no addresses beyond ASCII", remedy="use another address or server")
+    code, reply = server.mail(sender, [*options, "SMTPUTF8", "BODY=8BITMIME"] if utf8 else options)
+    if code != 250:
+        raise _refusal(config, f"take mail from {sender}", code, reply)
+    refused: list[NovaError] = []
+    for recipient in recipients:
+        code, reply = server.rcpt(recipient)
+        if code not in (250, 251):
+            refused.append(_refusal(config, f"take mail for {recipient}", code, reply))
+    if refused:  # all or none: a part that was sent could not be told from one that was not
+        permanent = [error for error in refused if isinstance(error, PermanentError)]
+        raise (permanent or refused)[0]
+
+
+def _hand_over(config: SmtpConfig, server: smtplib.SMTP, content: bytes) -> str:
+    """From the first byte here the server may have the whole mail, until it says otherwise."""
+    try:
+        if server.sock:
+            server.sock.settimeout(config.timeout_seconds * _FINAL_REPLY_FACTOR)
+        server.send(content + b".\r\n")
+        code, reply = server.getreply()
+    except (OSError, smtplib.SMTPException) as error:  # SMTPException is an OSError, but says what is meant
+        raise OutcomeUnknown(
+            f"the connection to {config.where} was lost while it took the mail: it may have been delivered",
+            remedy="look whether the mail arrived before it is sent again",
+        ) from error
+    if 200 <= code < 300:
+        return clean_line(f"{code} {_words(reply)}", 500)
+    if code < 400:
+        raise OutcomeUnknown(
+            f"{config.where} gave no meaningful answer to the mail: {code} {_words(reply)}",
+            remedy="look whether the mail arrived before it is sent again",
+        )
+    raise _refusal(config, "accept the mail", code, reply)
+
+
+@contextlib.contextmanager
+def _translated(config: SmtpConfig, doing: str) -> Iterator[None]:
+    try:
+        yield
+    except smtplib.SMTPResponseException as error:
+        raise _refusal(config, doing, error.smtp_code, error.smtp_error) from error
+    except smtplib.SMTPServerDisconnected as error:
+        slow = "timed out" in str(error)  # smtplib turns a timeout into this
+        raise TransientError(
+            f"{config.where} did not answer within {config.timeout_seconds:g} s on the attempt to {doing}"
+            if slow
+            else f"{config.where} closed the connection on the attempt to {doing}",
+            remedy="check host, port and tls; it is tried again",
+        ) from error
+    except smtplib.SMTPException as error:
+        raise ConfigurationError(
+            f"{config.where} cannot {doing}: {clean_line(str(error), 300)}",
+            remedy="check what this server supports",
+        ) from error
+    except OSError as error:
+        raise connection_failure(
+            error, service="SMTP", host=config.host, port=config.port, seconds=config.timeout_seconds
+        ) from error
+    except UnicodeError as error:
+        raise ConfigurationError(
+            f"{config.host!r} is no valid host name", remedy="correct the mail server's host"
+        ) from error
+
+
+def _refusal(config: SmtpConfig, doing: str, code: int, reply: bytes | str) -> NovaError:
+    message = f"{config.where} refused to {doing}: {code} {_words(reply)}"
+    if code in (530, 534, 535, 538):
+        return CredentialError(message, remedy="set user and password of the mail server")
+    if code >= 500:
+        return PermanentError(message, remedy="read the server's reason; the mail was not sent")
+    return TransientError(message, remedy="it is tried again later")
+
+
+def _words(reply: bytes | str) -> str:
+    return clean_line(reply.decode("utf-8", "replace") if isinstance(reply, bytes) else reply, 300)
