@@ -1,0 +1,277 @@
+"""The journal: reads and writes the chain of work, and thereby decides what still has to be done.
+
+A step asks it for its items; what the chain already holds as a success is not done again. All rows of a
+step's items are written in one transaction.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+from sqlalchemy import bindparam, func, insert, select, update
+from sqlalchemy.orm import Session
+
+from nova_pipelines.compiler.blobs import pack, references, unpack
+from nova_pipelines.database.nova import Blob, ChainRow, Client, Execution
+from nova_pipelines.database.session import Database
+from nova_pipelines.domain.chain import GENESIS, canonical_json, row_hash
+from nova_pipelines.domain.errors import Conflict
+from nova_pipelines.nodes.base import ClientView
+from nova_pipelines.nodes.services import client_view
+
+#: statuses that only a person (`nova executions retry`) leads out of
+CLOSED = frozenset({"needs_review", "unknown"})
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One execution before a node. `done`: the chain holds a success for this node already, with `path`."""
+
+    execution_id: int
+    status: str
+    context: dict[str, Any]
+    client: ClientView | None
+    done: bool
+    path: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """What a node did with one execution, as it will stand in the chain of work."""
+
+    execution_id: int
+    node_id: str
+    node_type: str
+    status: str  # success | failed | needs_review | unknown | stopped
+    before: dict[str, Any]
+    after: dict[str, Any] | None
+    seconds: float
+    code: str | None = None
+    decision: str | None = None
+    path: str | None = None
+    error: str | None = None
+    #: the execution is complete with this row
+    final: bool = False
+
+
+@dataclass
+class Journal:
+    """The chain of work of the executions of one run."""
+
+    nova: Database
+    run_id: str
+    #: runs of which this one is a retry: what they held is taken over
+    ancestors: frozenset[str] = field(default_factory=frozenset)
+    #: the key under which the sensor asked for this run
+    run_key: str | None = None
+
+    def claim(self, execution_ids: Sequence[int], version_id: int) -> list[int]:
+        """Takes executions for this run, under this version; returns those it now holds, in order.
+
+        An execution held by another run that is no ancestor is left to that run.
+        """
+        with self.nova.session() as session:
+            rows = session.scalars(
+                select(Execution).where(Execution.id.in_(execution_ids)).order_by(Execution.id)
+            ).all()
+            held: list[int] = []
+            for row in rows:
+                if row.run_id not in (None, self.run_id, self.run_key, *self.ancestors):
+                    continue
+                row.run_id, row.version_id = self.run_id, version_id
+                if row.status == "pending":
+                    row.status = "running"
+                    row.started_at = row.started_at or datetime.now(UTC)
+                held.append(row.id)
+            return held
+
+    def held(self) -> list[int]:
+        """The executions that this run, or a run it repeats, holds."""
+        with self.nova.read() as session:
+            return list(
+                session.scalars(
+                    select(Execution.id)
+                    .where(Execution.run_id.in_([self.run_id, *self.ancestors]))
+                    .order_by(Execution.id)
+                )
+            )
+
+    def passed(self, node_id: str, path: str | None) -> list[int]:
+        """The held executions that passed `node_id` along `path`: what an output of a step carries."""
+        with self.nova.read() as session:
+            query = (
+                select(ChainRow.execution_id)
+                .join(Execution, Execution.id == ChainRow.execution_id)
+                .where(
+                    Execution.run_id.in_([self.run_id, *self.ancestors]),
+                    ChainRow.node_id == node_id,
+                    ChainRow.status == "success",
+                )
+                .order_by(ChainRow.execution_id)
+            )
+            if path is not None:
+                query = query.where(ChainRow.path_taken == path)
+            return list(session.scalars(query))
+
+    def open(self, node_id: str, execution_ids: Sequence[int]) -> list[Entry]:
+        """The executions before `node_id`, each with its context (the last success's, or the initial)."""
+        with self.nova.read() as session:
+            executions = session.execute(
+                select(Execution.id, Execution.status, Execution.initial_context, Client)
+                .outerjoin(Client, Client.id == Execution.client_id)
+                .where(Execution.id.in_(execution_ids))
+                .order_by(Execution.id)
+            ).all()
+            rows = _last_rows(session, execution_ids, node_id)
+            blobs = _fetch_blobs(session, (row.output_result for row in rows.values()))
+        entries: list[Entry] = []
+        for execution_id, status, initial, client in executions:
+            row = rows.get(execution_id)
+            done = row is not None and row.node_id == node_id
+            packed = row.output_result if row is not None and row.output_result is not None else initial
+            entries.append(
+                Entry(
+                    execution_id=execution_id,
+                    status=status,
+                    context={} if done else unpack(packed, blobs.get),
+                    client=client_view(client) if client is not None else None,
+                    done=done,
+                    path=row.path_taken if row is not None and done else None,
+                )
+            )
+        return entries
+
+    def record(self, records: Sequence[Record]) -> None:
+        """Appends one row for each record and updates the executions: all of it, or nothing.
+
+        Raises Conflict when another process wrote to one of these chains in the meantime.
+        """
+        if not records:
+            return
+        blobs: dict[str, bytes] = {}
+        now = datetime.now(UTC)
+        with self.nova.session() as session:
+            heads = {
+                row.id: row
+                for row in session.execute(
+                    select(Execution.id, Execution.chain_head, Execution.chain_length).where(
+                        Execution.id.in_([record.execution_id for record in records])
+                    )
+                )
+            }
+            rows: list[dict[str, Any]] = []
+            changes: list[dict[str, Any]] = []
+            for record in records:
+                head = heads[record.execution_id]
+                row = self._row(record, head.chain_head or GENESIS, head.chain_length + 1, now, blobs)
+                rows.append(row)
+                changes.append(_execution_change(record, row, head.chain_length, now))
+            _store_blobs(session, blobs)
+            session.execute(insert(ChainRow), rows)
+            _update_executions(session, changes)
+
+    def _row(self, record: Record, prev_hash: str, seq: int, now: datetime, blobs: dict[str, bytes]) -> dict[str, Any]:
+        row: dict[str, Any] = {
+            "execution_id": record.execution_id,
+            "seq": seq,
+            "node_id": record.node_id,
+            "node_type": record.node_type,
+            "code_executed": record.code,
+            "input_context": pack(record.before, blobs),
+            "output_result": None if record.after is None else pack(record.after, blobs),
+            "execution_time": round(record.seconds, 6),
+            "status": record.status,
+            "error_message": record.error,
+            "decision_result": record.decision,
+            "path_taken": record.path,
+            "run_id": self.run_id,
+            "timestamp": now,
+            "prev_hash": prev_hash,
+        }
+        output = row["output_result"]
+        hashed = row | {
+            "input_context": canonical_json(row["input_context"]),
+            "output_result": None if output is None else canonical_json(output),
+            "timestamp": now.isoformat(),
+        }
+        return row | {"hash": row_hash(hashed)}
+
+
+def _last_rows(session: Session, execution_ids: Sequence[int], node_id: str) -> dict[int, Any]:
+    """For each execution its success row of `node_id` if there is one, else its last success row."""
+    columns = (
+        ChainRow.execution_id,
+        ChainRow.node_id,
+        ChainRow.output_result,
+        ChainRow.path_taken,
+    )
+    success = (ChainRow.execution_id.in_(execution_ids)) & (ChainRow.status == "success")
+    last = (
+        select(ChainRow.execution_id, func.max(ChainRow.seq).label("seq"))
+        .where(success)
+        .group_by(ChainRow.execution_id)
+        .subquery()
+    )
+    found = {
+        row.execution_id: row
+        for row in session.execute(
+            select(*columns).join(last, (last.c.execution_id == ChainRow.execution_id) & (last.c.seq == ChainRow.seq))
+        )
+    }
+    here = session.execute(select(*columns).where(success, ChainRow.node_id == node_id))
+    return found | {row.execution_id: row for row in here}
+
+
+def _fetch_blobs(session: Session, contexts: Iterable[Any]) -> dict[str, bytes]:
+    wanted = {digest for context in contexts for digest in references(context)}
+    if not wanted:
+        return {}
+    rows = session.execute(select(Blob.sha256, Blob.data).where(Blob.sha256.in_(wanted)))
+    return {row.sha256: row.data for row in rows}
+
+
+def _store_blobs(session: Session, blobs: dict[str, bytes]) -> None:
+    known = set(session.scalars(select(Blob.sha256).where(Blob.sha256.in_(blobs)))) if blobs else set[str]()
+    new = [{"sha256": digest, "data": data} for digest, data in blobs.items() if digest not in known]
+    if new:
+        session.execute(insert(Blob), new)
+
+
+def _execution_change(record: Record, row: dict[str, Any], length: int, now: datetime) -> dict[str, Any]:
+    status = "completed" if record.final else "running" if record.status == "success" else record.status
+    return {
+        "b_id": record.execution_id,
+        "b_length": length,
+        "b_head": row["hash"],
+        "b_status": status,
+        "b_error": record.error,
+        "b_node": record.node_id if record.error else None,
+        "b_result": row["output_result"] if record.final or record.status in CLOSED else None,
+        "b_completed": now if status != "running" else None,
+    }
+
+
+def _update_executions(session: Session, changes: list[dict[str, Any]]) -> None:
+    """Moves the heads on. The old length in the condition is what finds a second writer."""
+    statement = (
+        update(Execution)
+        .where(Execution.id == bindparam("b_id"), Execution.chain_length == bindparam("b_length"))
+        .values(
+            chain_head=bindparam("b_head"),
+            chain_length=Execution.chain_length + 1,
+            status=bindparam("b_status"),
+            error=bindparam("b_error"),
+            failed_node=bindparam("b_node"),
+            result=bindparam("b_result"),
+            completed_at=bindparam("b_completed"),
+        )
+    )
+    for change in changes:
+        if session.connection().execute(statement, change).rowcount != 1:
+            raise Conflict(
+                f"execution {change['b_id']} was worked on by another run at the same time",
+                remedy="nothing was stored twice; look at the other run",
+            )

@@ -1,0 +1,221 @@
+"""One step of a plan over its items, without any engine: journal, node, journal.
+
+The class of an error decides what becomes of an item. Other items go on.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from nova_pipelines.compiler.journal import CLOSED, Entry, Journal, Record
+from nova_pipelines.compiler.plan import ONLY, Plan, Step
+from nova_pipelines.domain.chain import canonical_json
+from nova_pipelines.domain.errors import (
+    CodeError,
+    NeedsPerson,
+    NovaError,
+    OutcomeUnknown,
+    TransientError,
+)
+from nova_pipelines.nodes.base import Item, NodeKind, Result
+from nova_pipelines.nodes.registry import KINDS
+from nova_pipelines.nodes.services import Services
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """An item that does not go on. `status` as in the chain of work."""
+
+    execution_id: int
+    status: str
+    error: str
+
+
+@dataclass(slots=True)
+class StepResult:
+    """What a step did: the items of each output, those that stopped here, and facts for the run's page."""
+
+    outputs: dict[str, list[int]] = field(default_factory=dict)
+    failures: list[Failure] = field(default_factory=list)
+    #: items to try again: nothing was recorded for them yet
+    transient: list[Failure] = field(default_factory=list)
+    facts: dict[int, dict[str, Any]] = field(default_factory=dict)
+    worked: int = 0
+    already_done: int = 0
+
+    @property
+    def passed_on(self) -> int:
+        return sum(len(ids) for ids in self.outputs.values())
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """What all steps of a run share."""
+
+    plan: Plan
+    workflow_id: int
+    journal: Journal
+    services: Services
+    #: failed items are tried again (a person asked for it); else only those that never failed
+    retry_failed: bool = True
+
+
+def run_step(
+    work: Work,
+    step: Step,
+    execution_ids: Sequence[int],
+    *,
+    last_try: bool,
+    progress: Callable[[str], None] = log.debug,
+) -> StepResult:
+    """Takes items through one node. With `last_try` a transient failure becomes a failure.
+
+    Raises only errors of NOVA's own databases; what happens to items stands in the result.
+    """
+    result = StepResult()
+    records: list[Record] = []
+    kind = KINDS[step.node.kind]
+    for entry in work.journal.open(step.node.id, execution_ids):
+        if entry.done and step.ways and entry.path not in step.ways:
+            reason = f"it went the way {entry.path!r} before, which node {step.node.id!r} no longer has"
+            result.failures.append(Failure(entry.execution_id, "failed", f"{reason}: load a version that has it"))
+        elif entry.done:
+            result.already_done += 1
+            _pass_on(result, step, entry.execution_id, entry.path)
+        elif _to_be_done(work, entry):
+            progress(f"{step.node.id}: execution {entry.execution_id}")
+            record = _work_on(work, step, kind, entry, result, last_try)
+            if record is not None:
+                records.append(record)
+    work.journal.record(records)
+    return result
+
+
+def _to_be_done(work: Work, entry: Entry) -> bool:
+    if entry.status in CLOSED or entry.status == "completed":
+        return False
+    return work.retry_failed or entry.status != "failed"
+
+
+def _pass_on(result: StepResult, step: Step, execution_id: int, path: str | None) -> None:
+    output = step.ways[path][0] if path in step.ways else ONLY
+    result.outputs.setdefault(output, []).append(execution_id)
+
+
+def _work_on(work: Work, step: Step, kind: NodeKind, entry: Entry, result: StepResult, last_try: bool) -> Record | None:
+    item = Item(
+        execution_id=entry.execution_id,
+        workflow_id=work.workflow_id,
+        workflow_name=work.plan.name,
+        client=entry.client,
+        context=dict(entry.context),
+        ways=frozenset(step.ways),
+    )
+    began = time.perf_counter()
+    try:
+        done = _checked(kind.run(step.node, item, work.services), step)
+    except NovaError as error:
+        failure = Failure(entry.execution_id, _status(error), f"{error.word}: {error}")
+        if isinstance(error, TransientError) and not last_try:
+            result.transient.append(failure)
+            return None
+        result.failures.append(failure)
+        after = error.context if isinstance(error, NeedsPerson) else None
+        return _record(step, entry, failure.status, time.perf_counter() - began, after=after, error=failure.error)
+    result.worked += 1
+    seconds = time.perf_counter() - began
+    if done.metadata:
+        result.facts[entry.execution_id] = done.metadata
+    if done.stop:
+        return _record(step, entry, "stopped", seconds, after=done.context, final=True)
+    _pass_on(result, step, entry.execution_id, done.path)
+    return _record(
+        step,
+        entry,
+        "success",
+        seconds,
+        after=done.context,
+        code=done.code,
+        decision=done.decision,
+        path=_path_taken(step, done),
+        final=step.node.kind == "end",
+    )
+
+
+def _path_taken(step: Step, done: Result) -> str | None:
+    return done.path if done.path in step.ways else step.following
+
+
+def _checked(done: Result, step: Step) -> Result:
+    """Refuses a result that could not be stored. Raises CodeError."""
+    if step.ways and not done.stop and done.path not in step.ways:
+        raise CodeError(
+            f"node {step.node.id!r} chose {done.path!r}, but its ways are {', '.join(step.ways)}",
+            remedy="add an edge with this condition, or correct the decision",
+        )
+    try:
+        canonical_json(done.context).encode()
+    except (TypeError, ValueError, RecursionError) as error:
+        raise CodeError(f"the context after {step.node.id!r} is not plain JSON: {error}") from None
+    return done
+
+
+def _status(error: NovaError) -> str:
+    if isinstance(error, NeedsPerson):
+        return "needs_review"
+    return "unknown" if isinstance(error, OutcomeUnknown) else "failed"
+
+
+def _record(
+    step: Step,
+    entry: Entry,
+    status: str,
+    seconds: float,
+    *,
+    after: dict[str, Any] | None,
+    code: str | None = None,
+    decision: str | None = None,
+    path: str | None = None,
+    error: str | None = None,
+    final: bool = False,
+) -> Record:
+    return Record(
+        execution_id=entry.execution_id,
+        node_id=step.node.id,
+        node_type=step.node.kind,
+        status=status,
+        before=entry.context,
+        after=after,
+        seconds=seconds,
+        code=code if code is not None else getattr(step.node, "code", None),
+        decision=decision,
+        path=path,
+        error=error,
+        final=final,
+    )
+
+
+def walk(work: Work, execution_ids: Sequence[int]) -> dict[str, StepResult]:
+    """The whole plan over items, in this process and without an engine; every failure is final.
+
+    What `make bench` calls "not Dagster's part", and the reference for the tests of compiled jobs.
+    """
+    arrived: dict[str, list[int]] = {step.name: [] for step in work.plan.steps}
+    arrived[work.plan.steps[0].name] = list(execution_ids)
+    targets = {(source.step, source.output): step.name for step in work.plan.steps for source in step.sources}
+    results: dict[str, StepResult] = {}
+    for step in work.plan.steps:
+        if not arrived[step.name]:
+            continue
+        result = run_step(work, step, sorted(arrived[step.name]), last_try=True)
+        results[step.node.id] = result
+        for output, ids in result.outputs.items():
+            if (step.name, output) in targets:
+                arrived[targets[step.name, output]] += ids
+    return results

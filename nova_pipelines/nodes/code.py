@@ -1,0 +1,67 @@
+"""The kind `action`: a piece of Python that runs in the sandbox with the item's context."""
+
+from __future__ import annotations
+
+import warnings
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, Field
+
+from nova_pipelines.adapters.sandbox.base import Job, Limits, Outcome
+from nova_pipelines.adapters.sandbox.base import Status as SandboxStatus
+from nova_pipelines.domain.errors import CodeError
+from nova_pipelines.domain.workflow import Node
+from nova_pipelines.nodes.base import Item, NodeKind, Result
+from nova_pipelines.nodes.services import Services
+
+
+def check_code(code: str) -> str:
+    """Refuses code that Python cannot parse. Raises ValueError with line and column; nothing is run."""
+    if not code.strip():
+        raise ValueError("empty: put the Python code of the node here")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # invalid escapes in users' strings are no errors
+            compile(code, "<node code>", "exec", dont_inherit=True)
+    except SyntaxError as error:
+        place = f"line {error.lineno} column {error.offset}"
+        raise ValueError(f"not valid Python: {error.msg} ({place}): correct the code there") from None
+    except (ValueError, RecursionError, MemoryError) as error:
+        raise ValueError(f"Python cannot read this code: {error or type(error).__name__}: simplify it") from None
+    return code
+
+
+Code = Annotated[str, Field(max_length=200_000), AfterValidator(check_code)]
+
+
+class ActionNode(Node):
+    """Runs `code` in the sandbox. What it leaves in the dict `context` goes to the next node.
+
+    `executor` is kept for old files: the sandbox in use is a matter of the installation, not of a file.
+    """
+
+    type: Literal["action"]
+    code: Code
+    executor: Literal["e2b", "local"] = "e2b"
+
+
+def run_code(code: str, timeout: float, item: Item, services: Services) -> Outcome:
+    """One job of `code` over the item's context. Raises CodeError unless it ended well."""
+    job = Job(code=code, context=item.context, limits=Limits(wall_seconds=timeout, cpu_seconds=timeout))
+    outcome = services.sandbox(item.client).run(job)
+    if outcome.status is not SandboxStatus.OK or outcome.result is None:
+        raise CodeError(outcome.error or f"the code ended as {outcome.status}", remedy=_printed(outcome))
+    return outcome
+
+
+def _printed(outcome: Outcome) -> str | None:
+    printed = (outcome.stderr or outcome.stdout).strip()
+    return f"it printed last: {printed[-300:]}" if printed else None
+
+
+def run(node: ActionNode, item: Item, services: Services) -> Result:
+    outcome = run_code(node.code, node.timeout, item, services)
+    return Result(context=outcome.result or {}, code=node.code)
+
+
+KIND = NodeKind(type="action", model=ActionNode, run=run, uses_sandbox=True)

@@ -1,0 +1,143 @@
+"""What nodes get from outside: databases, documents, mail accounts and one sandbox session for each run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Any, Self
+
+from sqlalchemy import select
+
+from nova_pipelines.adapters.imap import MailboxConfig
+from nova_pipelines.adapters.sandbox.base import Sandbox, SandboxSession
+from nova_pipelines.adapters.smtp import SmtpConfig
+from nova_pipelines.adapters.store import DocumentStore
+from nova_pipelines.database.clients import credential_secret
+from nova_pipelines.database.nova import Client, Credential
+from nova_pipelines.database.secrets import SecretBox
+from nova_pipelines.database.session import Databases
+from nova_pipelines.domain.errors import CredentialError
+from nova_pipelines.nodes.base import ClientView
+
+
+@dataclass
+class Services:
+    """Everything a node may use. Sessions are opened when first needed and closed together.
+
+    `box` and `backend` are given as functions: most runs need neither a key nor a sandbox.
+    """
+
+    databases: Databases
+    store: DocumentStore
+    box: Callable[[], SecretBox]
+    backend: Callable[[], Sandbox]
+    max_mail_bytes: int = 26_214_400
+    #: seconds that a sandbox session may live
+    session_seconds: float = 3_600.0
+    _sessions: dict[bool, SandboxSession] = field(default_factory=dict, repr=False)
+    _stack: ExitStack = field(default_factory=ExitStack, repr=False)
+
+    def sandbox(self, client: ClientView | None) -> SandboxSession:
+        """The run's session: one without network, one with it for clients that are allowed it."""
+        network = bool(client and client.allow_network)
+        if network not in self._sessions:
+            session = self.backend().session(network=network, life_seconds=self.session_seconds)
+            self._sessions[network] = self._stack.enter_context(session)
+        return self._sessions[network]
+
+    def smtp(self, client: ClientView) -> tuple[SmtpConfig, str]:
+        """How to send mail for a client, and from which address. Raises CredentialError if it cannot."""
+        with self.databases.nova.read() as session:
+            credential = primary_mailbox(session, client.id)
+            if credential is None or not credential.settings.get("smtp_host"):
+                raise CredentialError(
+                    f"client {client.slug!r} has no mail account to send from",
+                    remedy=f"set one: nova client credentials set {client.slug} email --smtp-host …",
+                )
+            return smtp_config(credential, self.box()), sender_address(credential)
+
+    def close(self) -> None:
+        self._sessions.clear()
+        self._stack.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def primary_mailbox(session: Any, client_id: int) -> Credential | None:
+    return session.scalars(
+        select(Credential)
+        .where(Credential.client_id == client_id, Credential.kind == "email")
+        .order_by(Credential.is_primary.desc(), Credential.id)
+        .limit(1)
+    ).first()
+
+
+def sender_address(credential: Credential) -> str:
+    return str(credential.settings.get("address") or credential.settings["user"])
+
+
+def mailbox_config(credential: Credential, box: SecretBox) -> MailboxConfig:
+    """The IMAP account of an e-mail credential. Raises CredentialError when it cannot be decrypted."""
+    settings = credential.settings
+    return MailboxConfig(
+        host=settings["imap_host"],
+        port=int(settings.get("imap_port", 993)),
+        user=settings["user"],
+        password=str(credential_secret(box, credential)["password"]),
+        tls=settings.get("imap_tls", "ssl"),
+        ca_file=settings.get("ca_file"),
+    )
+
+
+def smtp_config(credential: Credential, box: SecretBox) -> SmtpConfig:
+    """The SMTP account of an e-mail credential. Raises CredentialError when it cannot be decrypted."""
+    settings = credential.settings
+    login = settings.get("smtp_login", True)
+    return SmtpConfig(
+        host=settings["smtp_host"],
+        port=int(settings.get("smtp_port", 587)),
+        user=settings["user"] if login else None,
+        password=str(credential_secret(box, credential)["password"]) if login else None,
+        tls=settings.get("smtp_tls", "starttls"),
+        ca_file=settings.get("ca_file"),
+        timeout_seconds=30.0,
+    )
+
+
+def client_view(client: Client) -> ClientView:
+    return ClientView(
+        id=client.id,
+        slug=client.slug,
+        name=client.name,
+        email=client.email,
+        sender_whitelist=tuple(client.sender_whitelist or ()),
+        expose_credentials=client.expose_credentials,
+        allow_network=client.allow_network,
+    )
+
+
+class ServicesFactory:
+    """Holds a run's services: built when first asked for, closed with the run."""
+
+    def __init__(self, build: Callable[[], Services]) -> None:
+        self._build = build
+        self._services: Services | None = None
+
+    @property
+    def services(self) -> Services:
+        if self._services is None:
+            self._services = self._build()
+        return self._services
+
+    def close(self) -> None:
+        if self._services is not None:
+            self._services.close()
+            self._services = None
