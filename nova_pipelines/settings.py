@@ -58,6 +58,13 @@ class Settings(BaseSettings):
 
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"] = "INFO"
     port: int = Field(3000, ge=1, le=65535)
+    #: where the code server listens, and where daemon and web find it
+    nova_code_host: str = "127.0.0.1"
+    nova_code_port: int = Field(4000, ge=1, le=65535)
+    #: a running Dagster web UI that makes loaded workflows live; None: the one of `nova up`
+    nova_dagster_url: str | None = None
+    #: an unexpected error shows its traceback (read by cli/errors.py itself: the settings may be what is wrong)
+    nova_debug: bool = False
 
     @field_validator("nova_home")
     @classmethod

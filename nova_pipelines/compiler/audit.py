@@ -89,7 +89,7 @@ def read_json(text: Any) -> Any:
 def _heads(session: Session, execution_id: int | None) -> Iterator[dict[int, tuple[Any, Any]]]:
     """(head, length) by execution, in portions."""
     columns = [_raw(session, column) for column in (Execution.chain_head, Execution.chain_length)]
-    query = select(Execution.id, *columns).order_by(Execution.id).limit(_HEADS)
+    query: Select[*tuple[Any, ...]] = select(Execution.id, *columns).order_by(Execution.id).limit(_HEADS)
     if execution_id is not None:
         query = query.where(Execution.id == execution_id)
     last = 0
@@ -97,7 +97,7 @@ def _heads(session: Session, execution_id: int | None) -> Iterator[dict[int, tup
         rows = session.execute(query.where(Execution.id > last)).all()
         if not rows:
             return
-        yield {number: (_plain(head), _plain(length)) for number, head, length in rows}
+        yield {row[0]: (_plain(row[1]), _plain(row[2])) for row in rows}
         last = rows[-1][0]
 
 
@@ -189,7 +189,7 @@ def _find_orphans(session: Session, report: AuditReport) -> None:
 # ---------------------------------------------------------------- reading
 
 
-def _select_rows(session: Session) -> Select[Any]:
+def _select_rows(session: Session) -> Select[*tuple[Any, ...]]:
     columns: list[ColumnElement[Any]] = []
     for name in _FIELDS:
         column = getattr(ChainRow, name)
@@ -228,8 +228,8 @@ def _row(raw: Any) -> dict[str, Any]:
 
 
 def _plain(value: Any) -> Any:
-    if isinstance(value, (bytes, memoryview)):
-        return bytes(value).decode("utf-8", "surrogateescape")
+    if isinstance(value, bytes):
+        return value.decode("utf-8", "surrogateescape")
     if isinstance(value, float) and not math.isfinite(value):
         return repr(value)  # JSON has no word for it, so a hash has none either
     return value

@@ -16,12 +16,13 @@ from sqlalchemy import make_url, select
 
 from nova_pipelines.adapters.imap import Mailbox
 from nova_pipelines.adapters.smtp import check as check_smtp
+from nova_pipelines.adapters.store import DocumentStore
 from nova_pipelines.compiler.publishing import stored_workflows
 from nova_pipelines.database.clients import credential_secret, mailboxes
 from nova_pipelines.database.failures import MIGRATE, describe
 from nova_pipelines.database.migrate import pending
 from nova_pipelines.database.nova import Client, Credential
-from nova_pipelines.database.session import Databases
+from nova_pipelines.database.session import Databases, require_file
 from nova_pipelines.domain.errors import ConfigurationError, CredentialError, NovaError, TransientError
 from nova_pipelines.nodes.services import Services, mailbox_config, smtp_config
 from nova_pipelines.settings import Settings
@@ -91,7 +92,7 @@ def service_checks(settings: Settings, services: Services) -> list[Check]:
         Check("nova database", lambda: _database(settings, databases, "nova")),
         Check("facturas database", lambda: _database(settings, databases, "facturas")),
         Check("secret key", lambda: _secret_key(services)),
-        Check("document store", lambda: _store(services)),
+        Check("document store", lambda: _store(settings)),
         Check("disk", lambda: _disk(settings)),
         Check("sandbox", lambda: f"{services.backend().name}: " + "; ".join(services.backend().check())),
         *_mail_checks(services),
@@ -112,6 +113,7 @@ def _database(settings: Settings, databases: Databases, name: str) -> str:
 
 def _secret_key(services: Services) -> str:
     wrong: list[str] = []
+    require_file(services.databases.nova)
     with services.databases.nova.read() as session:
         rows = session.execute(select(Credential, Client.slug).join(Client, Client.id == Credential.client_id)).all()
         if not rows:
@@ -128,9 +130,10 @@ def _secret_key(services: Services) -> str:
     return f"opens all credentials ({len(rows)})"
 
 
-def _store(services: Services) -> str:
-    services.store.check()
-    return f"{services.store.shown}, writable"
+def _store(settings: Settings) -> str:
+    store = DocumentStore(settings.documents_url)
+    store.check()
+    return f"{store.shown}, writable"
 
 
 def _disk(settings: Settings) -> str:
@@ -161,6 +164,7 @@ def _size(size: int) -> str:
 def _mail_checks(services: Services) -> list[Check]:
     """Two checks for each mailbox. A database that cannot be read has a check of its own."""
     try:
+        require_file(services.databases.nova)
         with services.databases.nova.read() as session:
             found = mailboxes(session)
             session.expunge_all()
@@ -192,6 +196,7 @@ def _smtp(services: Services, credential: Credential) -> str:
 
 
 def _workflows(databases: Databases) -> str:
+    require_file(databases.nova)
     with databases.nova.read() as session:
         stored = stored_workflows(session)
     broken = [f"{found.workflow.name}: {found.problem}" for found in stored if found.problem]

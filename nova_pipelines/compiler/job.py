@@ -4,6 +4,7 @@ An op knows its node by its alias; everything it does is `step.run_step`. Output
 execution numbers, and even those are read back from the journal when a run goes on elsewhere.
 """
 
+import hashlib
 import random
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -117,10 +118,9 @@ def _fan_in(sources: Any) -> dict[str, Any]:
 def _shared_op(kind: str, outputs: tuple[str, ...], pool: str | None) -> OpDefinition:
     """One OpDefinition for all nodes of a kind with the same ways: op names are unique in a code location,
     and sharing halves the time to build 1,000 jobs."""
-    name = kind if outputs == (ONLY,) else f"{kind}__{'__'.join(outputs)}"
     return OpDefinition(
         compute_fn=_start if kind == "start" else _node,
-        name=name,
+        name=op_name(kind, outputs),
         description=(KINDS[kind].model.__doc__ or "").strip(),
         ins={} if kind == "start" else {INPUT: In()},
         outs={output: Out(is_required=False) for output in outputs},
@@ -128,6 +128,17 @@ def _shared_op(kind: str, outputs: tuple[str, ...], pool: str | None) -> OpDefin
         required_resource_keys={"services", "workflow", "policy"},
         pool=pool,
     )
+
+
+def op_name(kind: str, outputs: tuple[str, ...]) -> str:
+    """The name of the shared op: readable where that is short and unmistakable, never the same for two."""
+    if outputs == (ONLY,):
+        return kind
+    readable = "__".join((kind, *outputs))
+    if len(readable) <= 80 and not any("__" in output for output in outputs):
+        return readable
+    digest = hashlib.sha256("\0".join(outputs).encode()).hexdigest()[:16]
+    return f"{kind}__{len(outputs)}_ways_{digest}"
 
 
 @lru_cache(maxsize=1)

@@ -6,17 +6,20 @@ step's items are written in one transaction.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import bindparam, func, insert, select, update
+from sqlalchemy import Text, bindparam, cast, func, insert, select, update
+from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
-from nova_pipelines.compiler.blobs import pack, references, unpack
+from nova_pipelines.compiler.blobs import KEY, THRESHOLD, pack, references, unpack
 from nova_pipelines.database.nova import Blob, ChainRow, Client, Execution
 from nova_pipelines.database.session import Database
+from nova_pipelines.database.types import JsonText
 from nova_pipelines.domain.chain import GENESIS, canonical_json, row_hash
 from nova_pipelines.domain.errors import Conflict
 from nova_pipelines.nodes.base import ClientView
@@ -126,17 +129,17 @@ class Journal:
                 .order_by(Execution.id)
             ).all()
             rows = _last_rows(session, execution_ids, node_id)
-            blobs = _fetch_blobs(session, (row.output_result for row in rows.values()))
+            blobs = _fetch_blobs(session, (row.output for row in rows.values() if row.node_id != node_id))
         entries: list[Entry] = []
         for execution_id, status, initial, client in executions:
             row = rows.get(execution_id)
             done = row is not None and row.node_id == node_id
-            packed = row.output_result if row is not None and row.output_result is not None else initial
             entries.append(
                 Entry(
                     execution_id=execution_id,
                     status=status,
-                    context={} if done else unpack(packed, blobs.get),
+                    # an initial context is a user's as it stands: what looks like a reference in it is none
+                    context={} if done else initial if row is None else _context(row.output, blobs),
                     client=client_view(client) if client is not None else None,
                     done=done,
                     path=row.path_taken if row is not None and done else None,
@@ -153,51 +156,62 @@ class Journal:
             return
         blobs: dict[str, bytes] = {}
         now = datetime.now(UTC)
-        with self.nova.session() as session:
-            heads = {
-                row.id: row
-                for row in session.execute(
-                    select(Execution.id, Execution.chain_head, Execution.chain_length).where(
-                        Execution.id.in_([record.execution_id for record in records])
-                    )
-                )
-            }
-            rows: list[dict[str, Any]] = []
-            changes: list[dict[str, Any]] = []
-            for record in records:
-                head = heads[record.execution_id]
-                row = self._row(record, head.chain_head or GENESIS, head.chain_length + 1, now, blobs)
-                rows.append(row)
-                changes.append(_execution_change(record, row, head.chain_length, now))
-            _store_blobs(session, blobs)
-            session.execute(insert(ChainRow), rows)
-            _update_executions(session, changes)
+        wanted = Execution.id.in_([record.execution_id for record in records])
+        heads = select(Execution.id, Execution.chain_head, Execution.chain_length).where(wanted).with_for_update()
+        try:
+            with self.nova.session() as session:
+                # locked (SQLite: this transaction is the only writer), so the heads are true until the commit
+                found = {row.id: row for row in session.execute(heads)}
+                rows: list[dict[str, Any]] = []
+                changes: list[dict[str, Any]] = []
+                for record in records:
+                    head = found[record.execution_id]
+                    row = self._row(record, head.chain_head or GENESIS, head.chain_length + 1, now, blobs)
+                    rows.append(row)
+                    changes.append(_execution_change(record, row, now))
+                _store_blobs(session, blobs)
+                session.execute(insert(ChainRow), rows)
+                session.connection().execute(_UPDATE, changes)
+        except IntegrityError as error:
+            raise Conflict(
+                "another run worked on one of these executions at the same time",
+                remedy="nothing was recorded twice; look at the other run, then retry this one",
+            ) from error
 
     def _row(self, record: Record, prev_hash: str, seq: int, now: datetime, blobs: dict[str, bytes]) -> dict[str, Any]:
+        before = _stored_text(record.before, blobs)
+        after = None if record.after is None else _stored_text(record.after, blobs)
         row: dict[str, Any] = {
             "execution_id": record.execution_id,
             "seq": seq,
             "node_id": record.node_id,
             "node_type": record.node_type,
             "code_executed": record.code,
-            "input_context": pack(record.before, blobs),
-            "output_result": None if record.after is None else pack(record.after, blobs),
+            "input_context": before,
+            "output_result": after,
             "execution_time": round(record.seconds, 6),
             "status": record.status,
             "error_message": record.error,
             "decision_result": record.decision,
             "path_taken": record.path,
             "run_id": self.run_id,
-            "timestamp": now,
+            "timestamp": now.isoformat(),
             "prev_hash": prev_hash,
         }
-        output = row["output_result"]
-        hashed = row | {
-            "input_context": canonical_json(row["input_context"]),
-            "output_result": None if output is None else canonical_json(output),
-            "timestamp": now.isoformat(),
+        return row | {
+            "hash": row_hash(row),
+            "input_context": JsonText(before),
+            "output_result": None if after is None else JsonText(after),
+            "timestamp": now,
         }
-        return row | {"hash": row_hash(hashed)}
+
+
+def _stored_text(context: dict[str, Any], blobs: dict[str, bytes]) -> str:
+    """A context as it is stored: big values packed away; most contexts have none and are written once."""
+    text = canonical_json(context)
+    if KEY not in text and len(text.encode()) <= THRESHOLD:
+        return text
+    return canonical_json(pack(context, blobs))
 
 
 def _last_rows(session: Session, execution_ids: Sequence[int], node_id: str) -> dict[int, Any]:
@@ -205,7 +219,7 @@ def _last_rows(session: Session, execution_ids: Sequence[int], node_id: str) -> 
     columns = (
         ChainRow.execution_id,
         ChainRow.node_id,
-        ChainRow.output_result,
+        cast(ChainRow.output_result, Text).label("output"),
         ChainRow.path_taken,
     )
     success = (ChainRow.execution_id.in_(execution_ids)) & (ChainRow.status == "success")
@@ -225,12 +239,18 @@ def _last_rows(session: Session, execution_ids: Sequence[int], node_id: str) -> 
     return found | {row.execution_id: row for row in here}
 
 
-def _fetch_blobs(session: Session, contexts: Iterable[Any]) -> dict[str, bytes]:
-    wanted = {digest for context in contexts for digest in references(context)}
+def _fetch_blobs(session: Session, texts: Iterable[str]) -> dict[str, bytes]:
+    """The big values that stored contexts refer to. Most refer to none, which their text shows."""
+    wanted = {digest for text in texts if KEY in text for digest in references(json.loads(text))}
     if not wanted:
         return {}
     rows = session.execute(select(Blob.sha256, Blob.data).where(Blob.sha256.in_(wanted)))
     return {row.sha256: row.data for row in rows}
+
+
+def _context(text: str, blobs: dict[str, bytes]) -> dict[str, Any]:
+    stored = json.loads(text)
+    return unpack(stored, blobs.get) if KEY in text else stored
 
 
 def _store_blobs(session: Session, blobs: dict[str, bytes]) -> None:
@@ -240,11 +260,10 @@ def _store_blobs(session: Session, blobs: dict[str, bytes]) -> None:
         session.execute(insert(Blob), new)
 
 
-def _execution_change(record: Record, row: dict[str, Any], length: int, now: datetime) -> dict[str, Any]:
+def _execution_change(record: Record, row: dict[str, Any], now: datetime) -> dict[str, Any]:
     status = "completed" if record.final else "running" if record.status == "success" else record.status
     return {
         "b_id": record.execution_id,
-        "b_length": length,
         "b_head": row["hash"],
         "b_status": status,
         "b_error": record.error,
@@ -254,24 +273,16 @@ def _execution_change(record: Record, row: dict[str, Any], length: int, now: dat
     }
 
 
-def _update_executions(session: Session, changes: list[dict[str, Any]]) -> None:
-    """Moves the heads on. The old length in the condition is what finds a second writer."""
-    statement = (
-        update(Execution)
-        .where(Execution.id == bindparam("b_id"), Execution.chain_length == bindparam("b_length"))
-        .values(
-            chain_head=bindparam("b_head"),
-            chain_length=Execution.chain_length + 1,
-            status=bindparam("b_status"),
-            error=bindparam("b_error"),
-            failed_node=bindparam("b_node"),
-            result=bindparam("b_result"),
-            completed_at=bindparam("b_completed"),
-        )
+_UPDATE = (
+    update(Execution)
+    .where(Execution.id == bindparam("b_id"))
+    .values(
+        chain_head=bindparam("b_head"),
+        chain_length=Execution.chain_length + 1,
+        status=bindparam("b_status"),
+        error=bindparam("b_error"),
+        failed_node=bindparam("b_node"),
+        result=bindparam("b_result"),
+        completed_at=bindparam("b_completed"),
     )
-    for change in changes:
-        if session.connection().execute(statement, change).rowcount != 1:
-            raise Conflict(
-                f"execution {change['b_id']} was worked on by another run at the same time",
-                remedy="nothing was stored twice; look at the other run",
-            )
+)

@@ -70,7 +70,7 @@ def chain_entries(session: Session, execution_id: int) -> list[dict[str, Any]]:
 def unpack_all(session: Session, packed: Iterable[Any]) -> list[Any]:
     """Contexts as they were. A big value that is missing or was changed is named in its place."""
     contexts = list(packed)
-    wanted = {digest for context in contexts for digest in references(context) if isinstance(digest, str)}
+    wanted = {digest for context in contexts for digest in _references(context)}
     blobs: dict[str, bytes] = {}
     for start in range(0, len(wanted), 500):
         portion = sorted(wanted)[start : start + 500]
@@ -78,11 +78,18 @@ def unpack_all(session: Session, packed: Iterable[Any]) -> list[Any]:
     return [_unpack(context, blobs) for context in contexts]
 
 
+def _references(context: Any) -> set[str]:
+    try:
+        return references(context)
+    except TypeError:  # tampered with: what should be a hash is an object
+        return set()
+
+
 def _unpack(context: Any, blobs: dict[str, bytes]) -> Any:
     try:
         return unpack(context, blobs.get)
-    except PermanentError as error:
-        return {"$unreadable": error.message, "packed": context}
+    except (PermanentError, TypeError) as error:
+        return {"$unreadable": str(error), "packed": context}
 
 
 def iso(moment: datetime | None) -> str | None:

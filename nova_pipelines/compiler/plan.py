@@ -8,7 +8,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from nova_pipelines.domain.workflow import Definition, Node, unique_names
+from nova_pipelines.domain.names import unique_names
+from nova_pipelines.domain.workflow import Definition, Node
 
 #: the output of a node that has one way only
 ONLY = "result"
@@ -58,7 +59,7 @@ class Plan:
 
 def make_plan(definition: Definition) -> Plan:
     """The plan of a valid definition. Deterministic: the same definition gives the same plan."""
-    names = unique_names([OUTCOME, *(node.id for node in definition.nodes)])
+    names = unique_names((node.id for node in definition.nodes), taken={OUTCOME})
     ways, following = _ways(definition)
     sources: dict[str, list[Source]] = {node.id: [] for node in definition.nodes}
     for node in definition.nodes:
@@ -89,7 +90,7 @@ def _ways(definition: Definition) -> tuple[dict[str, dict[str, tuple[str, str]]]
             conditions[edge.source][edge.condition] = edge.target
     ways: dict[str, dict[str, tuple[str, str]]] = {}
     for node_id, targets in conditions.items():
-        outputs = unique_names(sorted(targets))
+        outputs = unique_names(sorted(targets), taken={ONLY})
         ways[node_id] = {condition: (outputs[condition], targets[condition]) for condition in sorted(targets)}
     return ways, following
 

@@ -22,7 +22,7 @@ from nova_pipelines.database.workflows import (
     versions_by_id,
 )
 from nova_pipelines.domain.errors import DefinitionError, NotFound
-from nova_pipelines.domain.parsing import Format, text_format
+from nova_pipelines.domain.text import Format, text_format
 from nova_pipelines.domain.workflow import Definition, Trigger
 from nova_pipelines.nodes.registry import read_definition
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -19,6 +20,7 @@ from nova_pipelines.nodes.services import Services
 
 #: rows of a table in the UI; more would slow its pages
 MAX_ROWS = 200
+_ADDRESS = re.compile(r"(:(?=//)|www(?=\.))", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +79,8 @@ def cell(value: object, longest: int = 60) -> str:
     text = text if len(text) <= longest else text[: longest - 1] + "…"
     for character in "\\|`*_[]<>":
         text = text.replace(character, {"<": "&lt;", ">": "&gt;"}.get(character, "\\" + character))
-    return text
+    # the UI makes links of bare addresses, whatever is escaped: a word joiner, which is not seen, prevents it
+    return _ADDRESS.sub("\\1\u2060", text)
 
 
 def table(headers: Sequence[str], rows: Sequence[Sequence[object]]) -> str:

@@ -74,7 +74,7 @@ def find_execution(session: Session, number: int) -> Listed:
     return Listed(*row)
 
 
-def _listing() -> Select[Execution, str, int, str | None, str | None, str | None]:
+def _listing() -> Select[Execution, str, int, str, str | None, str | None]:
     return (
         select(Execution, Workflow.name, WorkflowVersion.number, Client.slug, Message.sender, Message.subject)
         .join(Workflow, Workflow.id == Execution.workflow_id)

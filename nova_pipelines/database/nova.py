@@ -188,6 +188,8 @@ class Message(NovaBase):
     subject: Mapped[str | None] = mapped_column(Text)
     sent_at: Mapped[datetime | None]
     size: Mapped[int | None]
+    #: what a context gets of the mail: from, name, reply_to, subject, date, message_id, text, automatic
+    mail: Mapped[dict[str, Any] | None]
     #: seen → stored → assigned; or duplicate, quarantined
     status: Mapped[str] = mapped_column(String(12), default="seen")
     duplicate_of: Mapped[int | None] = mapped_column(ForeignKey("messages.id"))

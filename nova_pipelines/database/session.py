@@ -22,8 +22,9 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session, sessionmaker
 from sqlalchemy.pool import NullPool
 
-from nova_pipelines.database.failures import describe, folder_failure, hide_quoted_statement, translate
-from nova_pipelines.domain.chain import canonical_json
+from nova_pipelines.database.failures import MIGRATE, describe, folder_failure, hide_quoted_statement, translate
+from nova_pipelines.database.types import serialize_json
+from nova_pipelines.domain.errors import ConfigurationError
 
 BUSY_SECONDS = 30
 CONNECT_SECONDS = 10
@@ -41,7 +42,7 @@ def open_engine(url: str, *, migrating: bool = False) -> Engine:
     """
     parsed = make_url(url)
     options: dict[str, Any] = {
-        "json_serializer": canonical_json,
+        "json_serializer": serialize_json,
         # the parameters of a failed statement are mails, invoices and tokens: not for logs
         "hide_parameters": True,
     }
@@ -216,3 +217,10 @@ class Databases:
 def open_databases(nova_url: str, facturas_url: str) -> Databases:
     """Both databases by their SQLAlchemy URLs. Nothing is connected or made before the first session."""
     return Databases(Database(nova_url), Database(facturas_url))
+
+
+def require_file(database: Database) -> None:
+    """Raises ConfigurationError where a SQLite file was never made: opening it would make an empty one."""
+    url = database.url
+    if url.get_backend_name() == "sqlite" and not Path(str(url.database)).exists():
+        raise ConfigurationError(f"{describe(url)} does not exist yet", remedy=MIGRATE)

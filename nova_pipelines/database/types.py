@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from decimal import Context, Decimal
 from typing import Any
@@ -9,12 +10,26 @@ from typing import Any
 from sqlalchemy import JSON, DateTime, Dialect, Numeric
 from sqlalchemy.types import TypeDecorator, TypeEngine
 
+from nova_pipelines.domain.chain import canonical_json
+
 #: a double keeps this many significant digits of a decimal (DBL_DIG), and so does SQLite
 SQLITE_DIGITS = 15
 
 
 def utc_now() -> datetime:
     return datetime.now(UTC)
+
+
+@dataclass(frozen=True, slots=True)
+class JsonText:
+    """JSON that is already written: stored as it is, so that a big value is not written a second time."""
+
+    text: str
+
+
+def serialize_json(value: Any) -> str:
+    """The text that is stored for a JSON value (the engines' `json_serializer`)."""
+    return value.text if isinstance(value, JsonText) else canonical_json(value)
 
 
 class CanonicalJSON(TypeDecorator[Any]):

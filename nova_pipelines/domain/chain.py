@@ -64,28 +64,64 @@ class Break:
 def verify(execution_id: int, rows: Iterable[Mapping[str, Any]], *, head: str, length: int) -> list[Break]:
     """Checks one execution's rows (in order of `seq`) against its recorded head and length.
 
-    Rows carry HASHED_FIELDS, `id` and `hash`. Returns every break found; an empty list means intact.
+    Rows carry HASHED_FIELDS, `id` and `hash`; `id` and `seq` are whole numbers, anything else may be tampered
+    with. Returns every break found; an empty list means intact. What is not found: a chain of which all rows,
+    its head and its length were made anew, or all were taken away.
     """
-    breaks: list[Break] = []
-    previous, expected_seq, last_id = GENESIS, 1, 0
+    walk = _Walk(execution_id)
     for row in rows:
+        walk.take(row)
+    return walk.end(head or GENESIS, length)
+
+
+class _Walk:
+    """The way along the rows of one chain."""
+
+    def __init__(self, execution_id: int) -> None:
+        self.execution_id = execution_id
+        self.breaks: list[Break] = []
+        self.seq = 0
+        self.row_id = 0
+        #: what the next row may follow: where a place is taken twice, either row may be the genuine one
+        self.hashes = {GENESIS}
+
+    def take(self, row: Mapping[str, Any]) -> None:
         seq, row_id = int(row["seq"]), int(row["id"])
-        if seq > expected_seq:
-            missing = f"{expected_seq}" if seq == expected_seq + 1 else f"{expected_seq} to {seq - 1}"
-            breaks.append(Break(execution_id, expected_seq, None, f"row {missing} is missing"))
-        elif seq < expected_seq:
-            breaks.append(Break(execution_id, seq, row_id, "a row was inserted: its place is taken twice"))
-        if row_id <= last_id:
-            breaks.append(Break(execution_id, seq, row_id, "the row's id is not after that of the row before"))
-        if row_hash(row) != row["hash"]:
-            breaks.append(Break(execution_id, seq, row_id, "the row was changed: its hash does not fit"))
-        elif seq == expected_seq and row["prev_hash"] != previous:
-            breaks.append(Break(execution_id, seq, row_id, "the row does not follow the row before it"))
-        previous, expected_seq, last_id = str(row["hash"]), seq + 1, row_id
-    if expected_seq - 1 < length:
-        breaks.append(Break(execution_id, expected_seq, None, f"rows {expected_seq} to {length} are missing"))
-    elif expected_seq - 1 > length:
-        breaks.append(Break(execution_id, length + 1, last_id, "a row was added after the recorded end"))
-    elif previous != (head or GENESIS) and not breaks:
-        breaks.append(Break(execution_id, length, last_id, "the execution's recorded head does not fit"))
-    return breaks
+        missing = seq - self.seq - 1
+        if missing > 0:
+            self._missing(self.seq + 1, seq - 1)
+        elif missing < 0:
+            self._found(seq, row_id, "a row was inserted: its place is taken twice")
+        if row_id <= self.row_id:
+            self._found(seq, row_id, "the row's id is not after that of the row before")
+        if row["execution_id"] != self.execution_id:
+            self._found(seq, row_id, f"the row belongs to another execution: {row['execution_id']!r:.40}")
+        if not _hash_fits(row):
+            self._found(seq, row_id, "the row was changed: its hash does not fit")
+        elif missing == 0 and row["prev_hash"] not in self.hashes:
+            self._found(seq, row_id, "the row does not follow the row before it: one of the two was changed")
+        self.hashes = {str(row["hash"])} | (self.hashes if missing < 0 else set[str]())
+        self.seq, self.row_id = max(seq, self.seq), row_id
+
+    def end(self, head: str, length: int) -> list[Break]:
+        if self.seq < length:
+            self._missing(self.seq + 1, length)
+        elif self.seq > length:
+            self._found(length + 1, self.row_id, "a row was added after the recorded end")
+        elif head not in self.hashes and not self.breaks:
+            self._found(length, self.row_id or None, "the execution's recorded head does not fit its last row")
+        return self.breaks
+
+    def _missing(self, first: int, last: int) -> None:
+        what = f"row {first} is missing" if first == last else f"rows {first} to {last} are missing"
+        self._found(first, None, what)
+
+    def _found(self, seq: int, row_id: int | None, reason: str) -> None:
+        self.breaks.append(Break(self.execution_id, seq, row_id, reason))
+
+
+def _hash_fits(row: Mapping[str, Any]) -> bool:
+    try:
+        return row_hash(row) == row["hash"]
+    except (TypeError, ValueError, RecursionError):  # tampered with: no JSON value any more
+        return False

@@ -39,7 +39,8 @@ _SYMBOLS: dict[str, tuple[str, ...]] = {
     "₩": ("KRW",), "₪": ("ILS",), "₫": ("VND",), "₴": ("UAH",), "₦": ("NGN",), "฿": ("THB",), "US$": ("USD",),
     "MX$": ("MXN",), "MEX$": ("MXN",), "CA$": ("CAD",), "C$": ("CAD",), "AU$": ("AUD",), "A$": ("AUD",),
     "NZ$": ("NZD",), "HK$": ("HKD",), "S$": ("SGD",), "R$": ("BRL",), "zł": ("PLN",), "Kč": ("CZK",), "Ft": ("HUF",),
-    "kr": ("SEK", "NOK", "DKK"), "kr.": ("DKK", "SEK", "NOK"), "lei": ("RON",), "Rs": ("INR", "PKR", "LKR"), "Rs.": ("INR", "PKR", "LKR"), "SFr.": ("CHF",), "Fr.": ("CHF",),
+    "kr": ("SEK", "NOK", "DKK"), "kr.": ("DKK", "SEK", "NOK"), "lei": ("RON",), "SFr.": ("CHF",), "Fr.": ("CHF",),
+    "Rs": ("INR", "PKR", "LKR"), "Rs.": ("INR", "PKR", "LKR"),
 }  # fmt: skip
 #: the sign that may be printed for a currency without being taken for another
 SYMBOL_OF = {"EUR": "€", "GBP": "£"}

@@ -99,6 +99,15 @@ class Conflict(NovaError):
     word = "conflict"
 
 
+#: problems that a message shows; the error carries all
+SHOWN_PROBLEMS = 100
+
+
+def clipped(text: str, longest: int = 80) -> str:
+    """`text`, shortened in the middle: what a file says is quoted, but cannot flood a message."""
+    return text if len(text) <= longest else f"{text[: longest - 20]}…{text[-19:]}"
+
+
 @dataclass(frozen=True, slots=True)
 class Problem:
     """One thing that is wrong with a definition: `path` is its place (`nodes[3].timeout`)."""
@@ -121,5 +130,7 @@ class DefinitionError(NovaError):
         self.problems = problems
         self.source = source
         count = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
-        lines = "\n".join(f"  {problem}" for problem in problems)
-        super().__init__(f"{source}: {count}\n{lines}")
+        lines = [f"  {problem}" for problem in problems[:SHOWN_PROBLEMS]]
+        if len(problems) > SHOWN_PROBLEMS:
+            lines.append(f"  … and {len(problems) - SHOWN_PROBLEMS} more: correct these first")
+        super().__init__("\n".join([f"{source}: {count}", *lines]))

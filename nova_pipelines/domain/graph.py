@@ -1,137 +1,212 @@
-"""Which graphs are valid workflows. Every check adds to one list of problems, so that a user sees all at once."""
+"""Which graphs are valid workflows. Every check adds to one list of problems, so that a user sees all at once.
+
+The graph is checked on outlines of the nodes, also when settings of a node could not be read. What could not
+be read at all is never reported as missing: checks for absent things run only where everything they need is known.
+"""
 
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 
-from nova_pipelines.domain.errors import Problem
-from nova_pipelines.domain.workflow import Edge, Node
+from nova_pipelines.domain.errors import Problem, clipped
+from nova_pipelines.domain.workflow import Edge
 
 BOOLEAN = frozenset({"true", "false"})
+#: cycles that are told, and ids of one cycle
+MAX_CYCLES = 10
+MAX_CYCLE_IDS = 12
+#: conditions that one problem names
+MAX_WORDS = 10
 
 
-def graph_problems(nodes: Sequence[tuple[int, Node]], edges: Sequence[tuple[str, Edge]]) -> list[Problem]:
-    """All problems of a graph. `nodes` come with their index in the file, `edges` with their place."""
-    problems = [*_identity_problems(nodes), *_edge_problems(nodes, edges)]
-    known = {node.id for _, node in nodes}
-    sound = [edge for _, edge in edges if edge.source in known and edge.target in known]
-    for index, node in nodes:
-        outgoing = [edge for edge in sound if edge.source == node.id]
-        incoming = any(edge.target == node.id for edge in sound)
-        problems += _way_problems(f"nodes[{index}]", node, outgoing, incoming)
-    problems += _reach_problems(nodes, sound)
+@dataclass(frozen=True, slots=True)
+class Outline:
+    """A node as the graph sees it, and its place in the file. None: could not be read."""
+
+    place: str
+    id: str | None
+    kind: str | None
+    #: as `Node.ways`
+    ways: frozenset[str] | None = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class Way:
+    """An edge and its place in the file. `listed`: among the edges, else written as `next` of a node."""
+
+    place: str
+    edge: Edge
+    listed: bool
+
+
+def graph_problems(
+    nodes: Sequence[Outline], ways: Sequence[Way], *, place: str = "nodes", all_ways_read: bool = True
+) -> list[Problem]:
+    """All problems of a graph. `place`: where the list of nodes stands in the file.
+
+    `all_ways_read`: False when an edge of the file could not be read.
+    """
+    problems = [*_identity_problems(nodes), *_start_and_end_problems(nodes, place)]
+    if all(node.id is not None for node in nodes):
+        problems += _target_problems(nodes, ways)
+    outgoing: defaultdict[str, list[Way]] = defaultdict(list)
+    for way in ways:
+        outgoing[way.edge.source].append(way)
+    ids = Counter(node.id for node in nodes)
+    entered = {way.edge.target for way in ways}
+    for node in nodes:
+        if node.id is not None and ids[node.id] == 1:
+            problems += _double_ways(node.id, outgoing[node.id])
+            problems += _way_problems(node, node.id, outgoing[node.id], all_ways_read=all_ways_read)
+            if node.kind == "start" and node.id in entered:
+                problems.append(Problem(node.place, f"an edge leads back to the start {quoted(node.id)}: remove it"))
+    problems += _cycle_problems(nodes, outgoing)
+    if all_ways_read and all(node.id is not None and node.kind is not None for node in nodes):
+        problems += _reach_problems(nodes, outgoing)
     return problems
 
 
-def _identity_problems(nodes: Sequence[tuple[int, Node]]) -> Iterable[Problem]:
-    first: dict[str, int] = {}
-    for index, node in nodes:
+def quoted(text: str) -> str:
+    return clipped(repr(text))
+
+
+def _identity_problems(nodes: Sequence[Outline]) -> Iterator[Problem]:
+    first: dict[str, str] = {}
+    for node in nodes:
+        if node.id is None:
+            continue
         if node.id in first:
             yield Problem(
-                f"nodes[{index}].id",
-                f"{node.id!r} is already the id of nodes[{first[node.id]}]: ids are unique",
+                f"{node.place}.id", f"{quoted(node.id)} is already the id of {first[node.id]}: ids are unique"
             )
-        first.setdefault(node.id, index)
-    starts = [index for index, node in nodes if node.kind == "start"]
-    if not starts:
-        yield Problem("nodes", "no start node: add one node of type start")
-    for index in starts[1:]:
-        yield Problem(f"nodes[{index}]", f"a second start (the first is nodes[{starts[0]}]): keep exactly one")
-    if not any(node.kind == "end" for _, node in nodes):
-        yield Problem("nodes", "no end node: add at least one node of type end")
+        first.setdefault(node.id, node.place)
 
 
-def _edge_problems(nodes: Sequence[tuple[int, Node]], edges: Sequence[tuple[str, Edge]]) -> Iterable[Problem]:
-    known = {node.id for _, node in nodes}
-    for place, edge in edges:
-        for end, name in (("from", edge.source), ("to", edge.target)):
+def _start_and_end_problems(nodes: Sequence[Outline], place: str) -> Iterator[Problem]:
+    kinds_known = all(node.kind is not None for node in nodes)
+    starts = [node for node in nodes if node.kind == "start"]
+    if not starts and kinds_known:
+        yield Problem(place, "no start node: add one node of type start")
+    for node in starts[1:]:
+        yield Problem(node.place, f"a second start (the first is {starts[0].place}): keep exactly one")
+    if kinds_known and not any(node.kind == "end" for node in nodes):
+        yield Problem(place, "no end node: add at least one node of type end")
+
+
+def _target_problems(nodes: Sequence[Outline], ways: Sequence[Way]) -> Iterator[Problem]:
+    known = {node.id for node in nodes}
+    for way in ways:
+        for field, name in (("from", way.edge.source), ("to", way.edge.target)):
             if name not in known:
-                where = place if place.endswith(".next") or ".next." in place else f"{place}.{end}"
-                yield Problem(where, f"there is no node {name!r}: correct the id or add the node")
-    seen: set[tuple[str, str | None]] = set()
-    for place, edge in edges:
-        key = (edge.source, edge.condition)
-        if key in seen:
-            way = f"the condition {edge.condition!r}" if edge.condition else "no condition"
-            yield Problem(place, f"node {edge.source!r} already has an edge with {way}: one way for each condition")
-        seen.add(key)
+                place = f"{way.place}.{field}" if way.listed else way.place
+                yield Problem(place, f"there is no node {quoted(name)}: correct the id or add the node")
 
 
-def _way_problems(place: str, node: Node, outgoing: list[Edge], incoming: bool) -> Iterable[Problem]:
+def _double_ways(node_id: str, outgoing: Sequence[Way]) -> Iterator[Problem]:
+    seen: dict[str | None, str] = {}
+    for way in outgoing:
+        condition = way.edge.condition
+        if condition in seen:
+            with_what = f"the condition {quoted(condition)}" if condition else "no condition"
+            yield Problem(
+                way.place,
+                f"{quoted(node_id)} already has a way with {with_what} ({seen[condition]}): keep one of them",
+            )
+        seen.setdefault(condition, way.place)
+
+
+def _way_problems(node: Outline, node_id: str, outgoing: Sequence[Way], *, all_ways_read: bool) -> Iterator[Problem]:
+    if node.kind is None:
+        return
+    name = quoted(node_id)
     if node.kind == "end":
         if outgoing:
-            yield Problem(place, f"end node {node.id!r} has an edge to {outgoing[0].target!r}: nothing follows an end")
+            target = quoted(outgoing[0].edge.target)
+            yield Problem(node.place, f"the end {name} has an edge to {target}: nothing follows an end, remove it")
         return
-    if node.kind == "start" and incoming:
-        yield Problem(place, f"an edge leads back to the start node {node.id!r}: remove it")
-    conditions = {edge.condition for edge in outgoing}
-    if not outgoing:
-        yield Problem(place, f"node {node.id!r} leads nowhere: give it an edge (or `next`)")
-    elif node.ways is None:
-        yield from _decision_problems(place, node, conditions)
-    elif conditions == {None}:
-        return  # one way; two edges without a condition were reported as a double edge
-    elif not node.ways:
-        named = ", ".join(sorted(c for c in conditions if c))
-        yield Problem(place, f"only decisions have conditions, {node.id!r} is of type {node.kind}: remove {named}")
-    elif conditions != node.ways:
-        yield Problem(place, f"{node.id!r} needs one edge without a condition, or the ways {_words(node.ways)}")
+    conditions = {way.edge.condition for way in outgoing}
+    named = {condition for condition in conditions if condition is not None}
+    if node.ways is None:
+        yield from _decision_problems(node.place, name, conditions, all_ways_read=all_ways_read)
+    elif not outgoing:
+        if all_ways_read:
+            yield Problem(node.place, f"{name} leads nowhere: give it an edge (or `next`)")
+    elif not node.ways and named:
+        reason = f"{name} is of type {node.kind}, and only decisions have conditions"
+        yield Problem(node.place, f"{reason}: remove {_words(named)}")
+    elif named and (None in conditions or named - node.ways or (all_ways_read and node.ways - named)):
+        yield Problem(node.place, f"{name} needs one edge without a condition, or the ways {_words(node.ways)}")
 
 
-def _decision_problems(place: str, node: Node, conditions: set[str | None]) -> Iterable[Problem]:
+def _decision_problems(place: str, name: str, conditions: set[str | None], *, all_ways_read: bool) -> Iterator[Problem]:
     if None in conditions:
-        yield Problem(place, f"an edge of the decision {node.id!r} has no condition: say which way it is")
-    named = {condition for condition in conditions if condition}
+        yield Problem(place, f"an edge of the decision {name} has no condition: say which way it is")
+    if not all_ways_read:
+        return
+    named = {condition for condition in conditions if condition is not None}
     missing = BOOLEAN - named if named & BOOLEAN else frozenset[str]()
     if missing:
-        yield Problem(place, f"the decision {node.id!r} has no way for {_words(missing)}: add an edge for it")
+        yield Problem(place, f"the decision {name} has no way for {_words(missing)}: add an edge for it")
     elif len(named) < 2:
-        yield Problem(place, f"the decision {node.id!r} needs at least two ways: add edges with conditions")
+        yield Problem(place, f"the decision {name} needs at least two ways: add edges with conditions")
 
 
-def _reach_problems(nodes: Sequence[tuple[int, Node]], edges: list[Edge]) -> Iterable[Problem]:
-    ways: defaultdict[str, list[str]] = defaultdict(list)
-    for edge in edges:
-        ways[edge.source].append(edge.target)
-    cycle = _find_cycle([node.id for _, node in nodes], ways)
-    if cycle:
-        yield Problem("edges", f"a cycle: {' → '.join(cycle)}; workflows run forward only, remove one of these edges")
-    starts = [node.id for _, node in nodes if node.kind == "start"]
-    if not starts:
+def _reach_problems(nodes: Sequence[Outline], outgoing: dict[str, list[Way]]) -> Iterator[Problem]:
+    todo = [node.id for node in nodes if node.kind == "start" and node.id is not None]
+    if not todo:
         return
-    reached, todo = set(starts), list(starts)
+    reached = set(todo)
     while todo:
-        for target in ways[todo.pop()]:
-            if target not in reached:
-                reached.add(target)
-                todo.append(target)
-    for index, node in nodes:
-        if node.id not in reached:
-            yield Problem(f"nodes[{index}]", f"node {node.id!r} cannot be reached from the start: add an edge to it")
+        for way in outgoing.get(todo.pop(), ()):
+            if way.edge.target not in reached:
+                reached.add(way.edge.target)
+                todo.append(way.edge.target)
+    for node in nodes:
+        if node.id is not None and node.id not in reached:
+            yield Problem(node.place, f"{quoted(node.id)} cannot be reached from the start: add an edge to it")
 
 
-def _find_cycle(ids: list[str], ways: dict[str, list[str]]) -> list[str] | None:
-    """One cycle as a path that ends where it begins, or None. Iterative: graphs may be deep."""
-    state: Counter[str] = Counter()  # 0 new, 1 on the path, 2 done
+def _cycle_problems(nodes: Sequence[Outline], outgoing: dict[str, list[Way]]) -> Iterator[Problem]:
+    ids = [node.id for node in nodes if node.id is not None]
+    for number, (cycle, way) in enumerate(_cycles(ids, outgoing)):
+        if number == MAX_CYCLES:
+            yield Problem("edges", "more cycles: correct these first")
+            return
+        names = [clipped(name) for name in cycle]
+        if len(names) > MAX_CYCLE_IDS:
+            names = [*names[: MAX_CYCLE_IDS - 2], f"… ({len(names) - MAX_CYCLE_IDS} more)", *names[-2:]]
+        path = " → ".join(names)
+        yield Problem(way.place, f"a cycle: {path}; workflows run forward only, remove one of these edges")
+
+
+def _cycles(ids: list[str], outgoing: dict[str, list[Way]]) -> Iterator[tuple[list[str], Way]]:
+    """For each edge that leads back: the cycle it closes, as ids of which the last is the first again.
+
+    A depth-first search without recursion, since graphs may be deep. Without these edges no cycle is left.
+    """
+    done: set[str] = set()
     for root in ids:
-        if state[root]:
+        if root in done:
             continue
-        path, iterators = [root], [iter(ways.get(root, []))]
-        state[root] = 1
-        while path:
-            target = next(iterators[-1], None)
-            if target is None:
-                state[path.pop()] = 2
-                iterators.pop()
-            elif state[target] == 1:
-                return [*path[path.index(target) :], target]
-            elif state[target] == 0:
-                state[target] = 1
-                path.append(target)
-                iterators.append(iter(ways.get(target, [])))
-    return None
+        depth = {root: 0}  # of the nodes on the path, in order
+        todo = [iter(outgoing.get(root, ()))]
+        while todo:
+            way = next(todo[-1], None)
+            if way is None:
+                todo.pop()
+                done.add(depth.popitem()[0])
+                continue
+            target = way.edge.target
+            if target in depth:
+                yield [*list(depth)[depth[target] :], target], way
+            elif target not in done:
+                depth[target] = len(depth)
+                todo.append(iter(outgoing.get(target, ())))
 
 
 def _words(names: Iterable[str]) -> str:
-    return " and ".join(repr(name) for name in sorted(names))
+    words = [quoted(name) for name in sorted(names)]
+    shown = words if len(words) <= MAX_WORDS else [*words[:MAX_WORDS], f"{len(words) - MAX_WORDS} more"]
+    return " and ".join(shown)

@@ -13,7 +13,17 @@ from nova_pipelines.domain.amounts import MAX_INTEGER_DIGITS, Amount, DecimalMar
 from nova_pipelines.domain.currency import SYMBOL_OF, check_currency, minor_units
 from nova_pipelines.domain.errors import PermanentError
 
-__all__ = ["LIMIT", "Amount", "DecimalMark", "Money", "check_currency", "find_amounts", "format_amount", "minor_units", "parse_amount"]
+__all__ = [
+    "LIMIT",
+    "Amount",
+    "DecimalMark",
+    "Money",
+    "check_currency",
+    "find_amounts",
+    "format_amount",
+    "minor_units",
+    "parse_amount",
+]
 
 LIMIT = Decimal(10) ** MAX_INTEGER_DIGITS
 

@@ -1,24 +1,37 @@
 """The model of a workflow definition: nodes, edges, trigger.
 
 It owns what a definition *is*; how text becomes one is `parsing.py`, which graphs are valid is `graph.py`.
-The kinds of nodes are given by the registry: this module knows only the four of the NOVA dialect's shape.
+The kinds of nodes are given by the registry: this module knows only `start` and `end`.
 """
 
 from __future__ import annotations
 
-import keyword
-import re
-from collections.abc import Mapping
+from functools import lru_cache
 from typing import Annotated, Any, ClassVar, Literal, Self
+from zoneinfo import available_timezones
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+
+from nova_pipelines.domain.names import job_name
 
 #: longest time a node may ask for (seconds): a day
 MAX_TIMEOUT = 86_400.0
 MAX_NODES = 2_000
+MAX_EDGES = 10_000
 MAX_NAME = 200
 
-NodeId = Annotated[str, Field(min_length=1, max_length=100, pattern=r"^\S(.*\S)?$")]
+
+def one_line(text: str) -> str:
+    """Refuses line breaks, control and invisible characters: the text stands in names, logs and headers."""
+    if not text.isprintable():
+        raise ValueError("must be one line of printable characters")
+    return text
+
+
+def _no_blanks_around(text: str) -> str:
+    if text != text.strip():
+        raise ValueError("must not begin or end with blanks: remove them")
+    return text
 
 
 def condition_name(value: object) -> object:
@@ -28,26 +41,61 @@ def condition_name(value: object) -> object:
     return value.strip().lower() if isinstance(value, str) else value
 
 
-Condition = Annotated[str, BeforeValidator(condition_name), Field(min_length=1, max_length=100)]
+# the order counts: lengths are checked on the text itself, with messages of their own, only where they come first
+_ONE_LINE = AfterValidator(one_line)
+NodeId = Annotated[
+    str,
+    Field(min_length=1, max_length=100, json_schema_extra={"pattern": r"^\S(.*\S)?$"}),
+    _ONE_LINE,
+    AfterValidator(_no_blanks_around),
+]
+Condition = Annotated[str, Field(min_length=1, max_length=100), BeforeValidator(condition_name), _ONE_LINE]
+Label = Annotated[str, Field(max_length=MAX_NAME), _ONE_LINE]
+Folder = Annotated[str, Field(min_length=1, max_length=255), _ONE_LINE]
+Slug = Annotated[str, Field(min_length=1, max_length=100), _ONE_LINE]
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+class Part(BaseModel):
+    """A part of a definition. Types are strict (`"60"` is no number) and unknown fields are refused.
+
+    `one_of`: groups of fields of which exactly one is given, and given whole.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+    one_of: ClassVar[tuple[tuple[str, ...], ...]] = ()
+
+    @model_validator(mode="after")
+    def _one_group(self) -> Self:
+        reason = self.choice_problem(
+            {name for group in self.one_of for name in group if getattr(self, name) is not None}
+        )
+        if reason is not None:
+            raise ValueError(reason)
+        return self
+
+    @classmethod
+    def choice_problem(cls, given: set[str]) -> str | None:
+        """What is wrong with giving these fields of `one_of`, or None."""
+        choices = [set(group) for group in cls.one_of]
+        if not choices or given & set().union(*choices) in choices:
+            return None
+        words = [" and ".join(f"`{name}`" for name in group) for group in cls.one_of]
+        return f"give either {', or '.join(words)}" + (", and nothing of the other" if given else "")
 
 
-class Node(_Strict):
+class Node(Part):
     """What every node has. Subclasses add a `type` literal and the settings of their kind.
 
-    `timeout` is in seconds. `next` is a way to write edges and is empty in a finished definition.
+    `timeout` is in seconds. Where a node leads to stands in the definition's edges.
     """
 
     #: conditions the kind can take; None: decided by the edges; empty: one way without a condition
     ways: ClassVar[frozenset[str] | None] = frozenset()
 
     id: NodeId
-    label: str | None = Field(default=None, max_length=MAX_NAME)
+    label: Label | None = None
     timeout: float = Field(default=60.0, gt=0, le=MAX_TIMEOUT, allow_inf_nan=False)
-    next: NodeId | dict[Condition, NodeId] | None = None
 
     @property
     def kind(self) -> str:
@@ -66,41 +114,60 @@ class EndNode(Node):
     type: Literal["end"]
 
 
-class Edge(_Strict):
+class Edge(Part):
     """A way from one node to another; `condition` where the node decides between ways."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
 
     source: NodeId = Field(alias="from")
     target: NodeId = Field(alias="to")
     condition: Condition | None = None
 
 
-class MailboxTrigger(_Strict):
+def _what_then(then: str) -> str:
+    if then in ("mark_as_read", "nothing") or then.removeprefix("move:").strip() not in ("", then):
+        return then
+    raise ValueError("must be mark_as_read, nothing or move:<folder>")
+
+
+Then = Annotated[
+    str,
+    Field(max_length=260, json_schema_extra={"pattern": r"^(mark_as_read|nothing|move:.*\S.*)$"}),
+    _ONE_LINE,
+    AfterValidator(_what_then),
+]
+
+
+class MailboxTrigger(Part):
     """New mail in a client's mailbox starts an execution for each document."""
 
-    folder: str = Field(default="INBOX", min_length=1, max_length=255)
-    then: Literal["mark_as_read", "nothing"] | Annotated[str, Field(pattern=r"^move:.+$")] = "mark_as_read"
+    folder: Folder = "INBOX"
+    then: Then = "mark_as_read"
     #: slugs of the clients it serves; None: every active client with a mailbox
-    clients: list[str] | None = None
+    clients: Annotated[list[Slug], Field(min_length=1)] | None = None
 
 
-class Trigger(_Strict):
+@lru_cache(maxsize=1)
+def _timezones() -> frozenset[str]:
+    return frozenset(available_timezones())
+
+
+def _known_timezone(name: str) -> str:
+    if name not in _timezones():
+        raise ValueError(f"no time zone {name!r}: use a name of the IANA list, such as Europe/Madrid")
+    return name
+
+
+class Trigger(Part):
     """What starts executions without being asked: a mailbox or a schedule (cron, five fields)."""
 
+    one_of = (("mailbox",), ("schedule",))
+
     mailbox: MailboxTrigger | None = None
-    schedule: str | None = Field(default=None, max_length=100)
-    timezone: str = Field(default="UTC", max_length=64)
-
-    @model_validator(mode="after")
-    def _one(self) -> Self:
-        if (self.mailbox is None) == (self.schedule is None):
-            raise ValueError("give either `mailbox` or `schedule`")
-        return self
+    schedule: Annotated[str, Field(min_length=1, max_length=100), _ONE_LINE] | None = None
+    timezone: Annotated[str, Field(max_length=64), AfterValidator(_known_timezone)] = "UTC"
 
 
-class Definition(_Strict):
-    """A workflow that passed every check: `nodes` without `next`, all ways in `edges`."""
+class Definition(Part):
+    """A workflow that passed every check (see `parsing.py`, which alone makes them)."""
 
     name: str
     description: str | None = None
@@ -124,41 +191,8 @@ class Definition(_Strict):
             body["trigger"] = self.trigger.model_dump(mode="json", exclude_defaults=True)
         body["nodes"] = [
             {"id": node.id, "type": node.kind}
-            | node.model_dump(mode="json", exclude_defaults=True, exclude={"id", "type", "next"})
+            | node.model_dump(mode="json", exclude_defaults=True, exclude={"id", "type"})
             for node in self.nodes
         ]
         body["edges"] = [edge.model_dump(mode="json", by_alias=True, exclude_none=True) for edge in self.edges]
         return body
-
-
-#: names that Dagster keeps for itself, for ops, outputs and jobs
-_RESERVED = frozenset(keyword.kwlist) | frozenset(
-    "context conf config meta arg_dict dict input_arg_dict output_arg_dict int str float bool input output type".split()  # noqa: SIM905
-)
-
-
-def safe_name(text: str) -> str:
-    """`text` as a name that Dagster accepts (letters, digits, underscores); it itself where possible."""
-    name = re.sub(r"\W+", "_", text, flags=re.ASCII).strip("_") or "node"
-    if text and text == name and name not in _RESERVED:
-        return name
-    return f"{name}_" if name in _RESERVED else name
-
-
-def job_name(name: str) -> str:
-    """The name of a workflow's Dagster job: "Invoice Processing" → "invoice_processing"."""
-    return safe_name(name.lower())
-
-
-def unique_names(texts: Mapping[str, object] | list[str] | tuple[str, ...]) -> dict[str, str]:
-    """A safe name for each text, none twice; in order, so that the same texts give the same names."""
-    taken: set[str] = set()
-    names: dict[str, str] = {}
-    for text in texts:
-        base = name = safe_name(text)
-        number = 2
-        while name in taken:
-            name, number = f"{base}_{number}", number + 1
-        taken.add(name)
-        names[text] = name
-    return names

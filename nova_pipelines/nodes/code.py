@@ -24,14 +24,14 @@ def check_code(code: str) -> str:
             warnings.simplefilter("ignore")  # invalid escapes in users' strings are no errors
             compile(code, "<node code>", "exec", dont_inherit=True)
     except SyntaxError as error:
-        place = f"line {error.lineno} column {error.offset}"
+        place = f"line {error.lineno or 1} column {error.offset or 1}"
         raise ValueError(f"not valid Python: {error.msg} ({place}): correct the code there") from None
     except (ValueError, RecursionError, MemoryError) as error:
         raise ValueError(f"Python cannot read this code: {error or type(error).__name__}: simplify it") from None
     return code
 
 
-Code = Annotated[str, Field(max_length=200_000), AfterValidator(check_code)]
+Code = Annotated[str, Field(max_length=100_000), AfterValidator(check_code)]
 
 
 class ActionNode(Node):

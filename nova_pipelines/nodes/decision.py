@@ -5,10 +5,10 @@ from __future__ import annotations
 import re
 from dataclasses import replace
 from functools import lru_cache
-from typing import Annotated, Any, ClassVar, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal
 
 import cel
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import AfterValidator, Field
 
 from nova_pipelines.domain.errors import CodeError
 from nova_pipelines.domain.workflow import Node, condition_name
@@ -18,8 +18,11 @@ from nova_pipelines.nodes.services import Services
 
 #: the key by which old files decide
 OLD_KEY = "branch_decision"
-#: comprehensions multiply the work with the size of the context: one level is enough for a decision
-_MACRO = re.compile(r"\.\s*(?:map|filter|all|exists|exists_one)\s*\(")
+#: these run over the items of a list, one within the other for each pair of them: one is enough for a
+#: decision. The bare word is looked for, since a comment may stand between it and its bracket
+_MACRO = re.compile(r"\b(?:map|filter|all|exists|exists_one)\b")
+#: the first place in cel's error text
+_CEL_PLACE = re.compile(r"ERROR: <input>:(\d+):(\d+): ([^\n]*)")
 
 
 @lru_cache(maxsize=256)
@@ -29,15 +32,17 @@ def _program(expression: str) -> Any:
 
 def check_expression(expression: str) -> str:
     """Refuses what is no CEL expression, or could run for very long. Raises ValueError."""
-    if len(_MACRO.findall(expression)) > 2:
-        raise ValueError("more than two of map, filter, all, exists, exists_one: decide by code instead")
+    if len(_MACRO.findall(expression)) > 1:
+        raise ValueError("more than one of map, filter, all, exists, exists_one: decide by `code` instead")
     if max(expression.count("("), expression.count("[")) > 50:
         raise ValueError("nested too deeply: simplify it")
     try:
         _program(expression)
     except ValueError as error:
-        reason = str(error).splitlines()[0].split("ERROR: ", 1)[-1].removeprefix("<input>:")
-        raise ValueError(f"not a CEL expression: {reason}") from None
+        # the text begins with the expression itself, which is a user's and may hold anything
+        found = _CEL_PLACE.search(str(error).replace(expression, "", 1))
+        what = f"{found[3]} (line {found[1]} column {found[2]})" if found else "it cannot be read"
+        raise ValueError(f"not a CEL expression: {what}: correct it there") from None
     return expression
 
 
@@ -52,17 +57,12 @@ class DecisionNode(Node):
     """
 
     ways: ClassVar[frozenset[str] | None] = None
+    one_of = (("code",), ("expression",))
 
     type: Literal["decision"]
     code: Code | None = None
     expression: Expression | None = None
     executor: Literal["e2b", "local"] = "e2b"
-
-    @model_validator(mode="after")
-    def _one(self) -> Self:
-        if (self.code is None) == (self.expression is None):
-            raise ValueError("give either `code` or `expression`")
-        return self
 
 
 def evaluate(expression: str, context: dict[str, Any]) -> Any:

@@ -202,6 +202,21 @@ def _fill(message: Message, mail: ParsedMail, digest: str) -> None:
     message.sender = mail.sender
     message.subject = mail.subject
     message.sent_at = mail.sent_at
+    message.mail = mail_fields(mail)
+
+
+def mail_fields(mail: ParsedMail) -> dict[str, object]:
+    """What a context gets of a mail: plain JSON, no bytes. Parsed once, on its way into the ledger."""
+    return {
+        "from": mail.sender,
+        "name": mail.sender_name,
+        "reply_to": mail.reply_to,
+        "subject": mail.subject,
+        "date": mail.sent_at.isoformat() if mail.sent_at else None,
+        "message_id": mail.message_id,
+        "text": mail.text,
+        "automatic": mail.is_auto_reply,
+    }
 
 
 def _twin(session: Session, message: Message) -> int | None:
@@ -271,8 +286,7 @@ def make_executions(
             .where(
                 Message.folder == folder,
                 # waiting for anybody, or come since this workflow exists: a new workflow does not dig up the past
-                (Message.status == "stored")
-                | ((Message.status == "assigned") & (Message.created_at >= since)),
+                (Message.status == "stored") | ((Message.status == "assigned") & (Message.created_at >= since)),
                 Message.id.not_in(had),
             )
             .order_by(Message.id)
@@ -363,7 +377,8 @@ def _flag_all(
 
 
 def _done(
-    services: Services, workflow_id: int, message_ids: Sequence[int] | None) -> list[tuple[int, str, int, dict[int, int]]]:
+    services: Services, workflow_id: int, message_ids: Sequence[int] | None
+) -> list[tuple[int, str, int, dict[int, int]]]:
     """Mails to flag, grouped by mailbox and folder: (credential, folder, uidvalidity, {message: uid})."""
     open_or_failed = select(Execution.message_id).where(
         Execution.message_id.is_not(None), Execution.status != "completed"

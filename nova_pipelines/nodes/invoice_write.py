@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Any, Literal
 
-from sqlalchemy import or_, select
+from sqlalchemy import insert, or_, select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
@@ -15,6 +15,11 @@ from nova_pipelines.domain.invoice import InvoiceReading
 from nova_pipelines.domain.workflow import Node
 from nova_pipelines.nodes.base import Item, NodeKind, Result
 from nova_pipelines.nodes.services import Services
+
+
+_TABLE = Invoice.metadata.tables[Invoice.__tablename__]
+_INSERT = insert(_TABLE)
+_BY_DATABASE = {"id", "created_at", "updated_at"}
 
 
 class InvoiceWriteNode(Node):
@@ -80,23 +85,20 @@ def invoice_row(node: InvoiceWriteNode, item: Item, reading: InvoiceReading, ser
 
 
 def _insert_once(services: Services, row: Invoice) -> tuple[int, bool]:
-    """The id of the invoice and whether this execution stored it. A repeat of the same work finds its row."""
-    with services.databases.facturas.session() as session:
-        found = _stored(session, row)
-        if found is not None:
-            return found
+    """The id of the invoice and whether this execution stored it. A repeat of the same work finds its row.
+
+    Insert first: the unique keys decide, also between two runs at the same moment.
+    """
+    values = {column.name: getattr(row, column.name) for column in _TABLE.columns if column.name not in _BY_DATABASE}
     try:
         with services.databases.facturas.session() as session:
-            session.add(row)
-            session.flush()
-            return row.id, True
+            return session.connection().execute(_INSERT, values).inserted_primary_key[0], True
     except IntegrityError:
-        # another run stored it between the look and the write: the unique keys decide
         with services.databases.facturas.read() as session:
             found = _stored(session, row)
-            if found is None:
-                raise
-            return found
+        if found is None:
+            raise
+        return found
 
 
 def _stored(session: Session, row: Invoice) -> tuple[int, bool] | None:

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.message import EmailMessage
 from email.utils import format_datetime
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, JsonValue
 from sqlalchemy import select
 
 from nova_pipelines.adapters.smtp import send
@@ -20,6 +20,14 @@ from nova_pipelines.nodes.base import Item, NodeKind, Result
 from nova_pipelines.nodes.services import Services
 from nova_pipelines.nodes.templates import TEMPLATES, render_own, render_template
 
+_NAMES: list[JsonValue] = [*sorted(TEMPLATES)]
+
+
+def _known(template: str) -> str:
+    if template not in TEMPLATES:
+        raise ValueError(f"no template {template[:60]!r}: known are {', '.join(sorted(TEMPLATES))}")
+    return template
+
 
 class SendMailNode(Node):
     """Sends one mail: a `template` of NOVA's, or `subject` and `body` (Jinja2 over `context`).
@@ -28,19 +36,13 @@ class SendMailNode(Node):
     Sets `action_taken: email_sent`. Automatic mails are not answered (RFC 3834).
     """
 
+    one_of = (("template",), ("subject", "body"))
+
     type: Literal["send_mail"]
-    template: str | None = None
+    template: Annotated[str, Field(json_schema_extra={"enum": _NAMES}), AfterValidator(_known)] | None = None
     subject: str | None = Field(default=None, max_length=1_000)
     body: str | None = Field(default=None, max_length=100_000)
     to: str | None = Field(default=None, max_length=1_000)
-
-    @model_validator(mode="after")
-    def _one(self) -> Self:
-        if self.template is not None and self.template not in TEMPLATES:
-            raise ValueError(f"no template {self.template!r}: known are {', '.join(sorted(TEMPLATES))}")
-        if (self.template is None) == (self.subject is None or self.body is None):
-            raise ValueError("give either `template`, or `subject` and `body`")
-        return self
 
 
 @dataclass(frozen=True, slots=True)

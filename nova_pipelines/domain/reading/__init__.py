@@ -1,16 +1,17 @@
-"""Reads an invoice from the text of its pages. Never wrong in silence: what is not certain is said and goes to a person.
+"""Reads an invoice from the text of its pages. What is not certain is said, and goes to a person.
 
 Pure: the pages come as text, nothing is opened. The text is hostile, and everything here is linear in its length.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from datetime import date
 from decimal import Decimal
 
+from nova_pipelines.domain.currency import minor_units
 from nova_pipelines.domain.invoice import InvoiceReading
-from nova_pipelines.domain.money import LIMIT, minor_units
 from nova_pipelines.domain.reading.currencies import choose_currency
 from nova_pipelines.domain.reading.dates import read_dates
 from nova_pipelines.domain.reading.document import Document, describe
@@ -33,6 +34,8 @@ def read_invoice(pages: Sequence[str], *, today: date | None = None) -> InvoiceR
     document = describe(lines)
     figures = find_figures(lines, decimal_mark(lines))
     choice = choose_total(figures)
+    if choice.value is None:
+        choice.value = _only_amount(lines)
     currency, against = choose_currency(choice, figures, lines, document)
     numbers = invoice_numbers(lines)
     against = [*choice.against, *against, *_objections(choice, figures, lines, document, numbers, currency)]
@@ -77,28 +80,40 @@ def _objections(
         found.append(f"The document says '{document.credit}', but the total is not negative: its sign is not certain.")
     if total == 0:
         found.append("The total is zero.")
-    if currency and _decimals(total) > minor_units(currency):
+    if currency and _too_fine(total, currency, proven=choice.proven):
         found.append(f"The total {total} has more decimals than amounts in {currency} have.")
-    totals = {(f.page, f.line) for f in figures if f.kind in PAYABLE}
-    if len(numbers) > 1 and len(totals) > 1:
+    labels = Counter(label for label, _ in {(f.label, f.line) for f in figures if f.kind in PAYABLE})
+    if len(numbers) > 1 and max(labels.values(), default=0) > 1:
         found.append(f"There are several invoice numbers ({', '.join(numbers[:4])}): perhaps several invoices.")
-    if not choice.proven and (larger := _larger_amount(total, figures, lines)):
-        found.append(f"There is a larger amount, {larger}, and the total {total} cannot be checked.")
+    if not choice.proven and (rival := _rival(choice, currency, figures, lines)):
+        found.append(f"There is also the amount {rival}, and the total {total} cannot be checked.")
     return found
 
 
-def _larger_amount(total: Decimal, figures: Sequence[Figure], lines: Sequence[Line]) -> Decimal | None:
-    """An amount of money beyond the total which no label explains (a registered capital is not counted)."""
+def _rival(choice: Choice, currency: str | None, figures: Sequence[Figure], lines: Sequence[Line]) -> Decimal | None:
+    """An amount of money beyond the total which no label explains, in the total's currency or none.
+
+    A registered capital is not counted. Where nothing is named as a total, any other amount is a rival.
+    """
     explained = {abs(v) for f in figures if f.kind is not Kind.AMOUNT for v in f.values}
+    total = abs(choice.value or 0)
+    least = 0 if choice.figure and choice.figure.kind is Kind.AMOUNT else total
     for line in lines:
         if "capital" in line.folded or "regist" in line.folded:
             continue
         for amount in line.money:
-            size = abs(amount.readings[0])
+            size = abs(amount.options[0].value)
             money = amount.currencies or amount.decimals == 2
-            if money and not amount.ambiguous and abs(total) < size < LIMIT and size not in explained:
+            foreign = currency and amount.currencies and currency not in amount.currencies
+            if money and not foreign and least < size != total and size not in explained:
                 return size
     return None
+
+
+def _only_amount(lines: Sequence[Line]) -> Decimal | None:
+    """The one sum of money in a document without labels: a suggestion, no more."""
+    values = {amount.options[0].value for line in lines for amount in line.money if amount.currencies}
+    return values.pop() if len(values) == 1 else None
 
 
 def _with_sign(choice: Choice, document: Document) -> Decimal | None:
@@ -117,9 +132,10 @@ def _only(figures: Sequence[Figure], kind: Kind) -> Decimal | None:
     return values.pop() if len(values) == 1 else None
 
 
-def _decimals(value: Decimal) -> int:
-    exponent = value.normalize().as_tuple().exponent
-    return -exponent if isinstance(exponent, int) else 0
+def _too_fine(total: Decimal, currency: str, *, proven: bool) -> bool:
+    """More decimals than the currency has; zeros count too (`1,500 €` is hardly 1.5), unless the sum proves it."""
+    exponent = (total.normalize() if proven else total).as_tuple().exponent
+    return isinstance(exponent, int) and -exponent > minor_units(currency)
 
 
 def _confidence(choice: Choice, document: Document, *, contested: bool) -> float:
@@ -127,4 +143,4 @@ def _confidence(choice: Choice, document: Document, *, contested: bool) -> float
         return 0.0
     if contested:
         return 0.3
-    return (0.97 if choice.proven else 0.8) - (0.0 if document.is_invoice else 0.1)
+    return round((0.97 if choice.proven else 0.8) - (0.0 if document.is_invoice else 0.1), 2)

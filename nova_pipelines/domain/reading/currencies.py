@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from nova_pipelines.domain.currency import CODES, currencies_of
 from nova_pipelines.domain.reading.document import Document
 from nova_pipelines.domain.reading.figures import Figure
+from nova_pipelines.domain.reading.labels import PAYABLE
 from nova_pipelines.domain.reading.sums import Choice
 from nova_pipelines.domain.reading.text import Line
 
@@ -42,26 +43,22 @@ def choose_currency(
 def _from_mark(
     marks: tuple[str, ...], choice: Choice, figures: Sequence[Figure], document: Document
 ) -> tuple[str | None, list[str]]:
-    total = choice.value
-    rivals = {
-        m for f in figures if f.kind is choice.figure.kind and total not in f.values for m in f.currencies[:1]
-    } if choice.figure else set()  # fmt: skip
-    declared = [code for code in document.declared if code in marks]
-    if len(marks) > 1:
-        if len(declared) == 1:
-            return declared[0], []
-        certain = {f.currencies[0] for f in figures if len(f.currencies) == 1}
-        if len(certain) == 1 and (code := certain.pop()) in marks:
-            return code, []
-        return marks[0], [
-            f"The currency sign may stand for {', '.join(marks[:3])} and others; the document names none."
-        ]
+    """The currency from the mark beside the total; `$` needs the document's word for which dollar it is."""
+    code, *others = marks
+    declared = [c for c in document.declared if c in marks]
+    if others:
+        certain = {f.currencies[0] for f in figures if len(f.currencies) == 1} & set(marks)
+        named = declared if len(declared) == 1 else sorted(certain) if len(certain) == 1 else []
+        if named:
+            return named[0], []
+        return code, [f"The currency sign may stand for {', '.join(marks[:3])} and others; the document names none."]
     against: list[str] = []
-    if rivals - {marks[0]}:
-        against.append(f"There are totals in several currencies: {', '.join(sorted(rivals | {marks[0]}))}.")
+    rivals = {f.currencies[0] for f in figures if f.kind in PAYABLE and choice.value not in f.values and f.currencies}
+    if rivals - {code}:
+        against.append(f"There are totals in several currencies: {', '.join(sorted({code, *rivals}))}.")
     if document.declared and not declared:
-        against.append(f"The document declares {document.declared[0]}, but the total is in {marks[0]}.")
-    return marks[0], against
+        against.append(f"The document declares {document.declared[0]}, but the total is in {code}.")
+    return code, against
 
 
 def _shown(figures: Sequence[Figure]) -> set[tuple[str, ...]]:

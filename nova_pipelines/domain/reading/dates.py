@@ -38,12 +38,14 @@ _MONTHS = {
 _DATE = re.compile(
     r"(?<![\w./-])(?:(?P<y>(?:19|20)[0-9]{2})([-/.])(?P<m>[0-9]{1,2})\2(?P<d>[0-9]{1,2})"
     r"|(?P<a>[0-9]{1,2})(?P<sep>[-/.])(?P<b>[0-9]{1,2})(?P=sep)(?P<yy>(?:19|20)[0-9]{2}|[0-9]{2})"
-    r"|(?P<d1>[0-9]{1,2})(?:st|nd|rd|th|º|o|\.|er)?[ -](?:de |of )?(?P<m1>[a-z]{3,10})\.?,?[ -](?:de |del )?(?P<y1>(?:19|20)[0-9]{2})"
+    r"|(?P<d1>[0-9]{1,2})(?:st|nd|rd|th|º|o|\.|er)?[ -](?:de |of )?(?P<m1>[a-z]{3,10})\.?,?[ -](?:de |del )?"
+    r"(?P<y1>(?:19|20)[0-9]{2})"
     r"|(?P<m2>[a-z]{3,10})\.? (?P<d2>[0-9]{1,2})(?:st|nd|rd|th)? ?,? (?P<y2>(?:19|20)[0-9]{2}))(?![\w/-]|\.[0-9])"
 )
 _ISSUE = re.compile(
     r"fecha de (?:emision|expedicion|la factura|factura)|fecha (?:emision|expedicion|factura)|invoice date|"
-    r"date of (?:issue|invoice)|issued?(?: date| at| on)?|bill date|rechnungsdatum|ausstellungsdatum|"
+    r"date of (?:issue|invoice)|issued?(?: date| at| on)?|bill date|"
+    r"(?:rechnung|gutschrift|factura|invoice)\b.{0,80}\b(?:vom|de fecha|dated|del)$|rechnungsdatum|ausstellungsdatum|"
     r"date (?:de|d')\s?(?:la )?(?:facture|emission|facturation)|emitida|data (?:de )?(?:emissio|fattura)"
 )
 _PLAIN = re.compile(r"^(?:fecha|date|dated|datum|data|le|tax point)$|\b(?:fecha|date|datum)$")
@@ -95,7 +97,7 @@ def _written(lines: Sequence[Line], english: bool) -> Iterator[_Written]:
             label = line.folded[position : match.start()].strip(" :.\t-")
             if not label and not seen:
                 label = label_before
-            yield _Written(options, _rank(label[-60:]), match[0])
+            yield _Written(options, _rank(label[-140:]), match[0])
             position, seen = match.end(), True
         label_before = "" if seen else line.folded.strip(" :.\t-")
 
@@ -156,10 +158,10 @@ def _pick(written: Sequence[_Written], order: str | None, what: str) -> DateRead
     if best == 0 and len({options for options, _ in chosen}) > 1:
         return DateReading(None, f"No date is named as the {what}.")
     options, text = chosen[0]
-    if len(options) > 1:
-        if order is None:
-            return DateReading(None, f"The {what} {text} may be day or month first.")
-        options = options[:1] if order == "day" else options[1:]
+    ambiguous = len(options) > 1
+    if ambiguous and order is None:
+        return DateReading(None, f"The {what} {text} may be day or month first.")
+    value = options[-1 if order == "month" else 0]
     if len({o for o, _ in chosen}) > 1:
-        return DateReading(options[0], f"There are several dates that may be the {what}; the first was taken.")
-    return DateReading(options[0])
+        return DateReading(value, f"There are several dates that may be the {what}; the first was taken.")
+    return DateReading(value)

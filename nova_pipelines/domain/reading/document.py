@@ -24,16 +24,12 @@ _CREDIT = re.compile(
     r"^(?:factura (?:de )?abono|factura rectificativa|abono|nota de (?:credito|abono)|credit (?:note|memo)|gutschrift|"
     r"rechnungskorrektur|korrekturrechnung|avoir|facture d'avoir|nota di credito|corrective invoice)\b"
 )
+#: a word that names the currency (`Moneda: EUR`, `Importes en euros`), or a column's head (`Importe (€)`, `Netto EUR`)
 _DECLARATION = re.compile(
-    r"\b(?:moneda|divisa|currency|devise|wahrung|valuta|waluta|"
-    r"(?:importes?|precios?|cantidades|amounts?|prices|betrage|montants?)(?: \w+)? (?:in|en))\b(.{0,60})",
-    re.IGNORECASE,
-)
-#: a column's head: `Importe (€)`, `Netto EUR`
-_COLUMN = re.compile(
-    r"\b(?:importe|precio|total|amount|price|betrag|preis|montant|prix|netto|brutto|mwst|ht|ttc|p\.u\.)"
-    r"[ .:]{0,2}\(?(€|[A-Z]{3}\b)(?![ \xa0]{0,2}[-0-9])",
-    re.IGNORECASE,
+    r"\b(?:(?:importe|precio|total|amount|price|betrag|preis|montant|prix|netto|brutto|mwst|ht|ttc|p\.u\.)"
+    r"[ .:]{0,2}\(?(?P<column>€|[a-z]{3}\b)(?![ \xa0]{0,2}[-0-9])|"
+    r"(?:moneda|divisa|currency|devise|wahrung|valuta|waluta|"
+    r"(?:importes?|precios?|cantidades|amounts?|prices|betrage|montants?)(?: \w+)? (?:in|en))\b(?P<rest>.{0,60}))"
 )
 _CODE = re.compile(r"\b[A-Z]{3}\b")
 _EURO = re.compile(r"\beuros?\b", re.IGNORECASE)
@@ -62,26 +58,25 @@ def describe(lines: Sequence[Line]) -> Document:
     credit = next((m[0] for line in head if (m := _CREDIT.match(line))), None)
     other = next((m[0] for line in head if (m := _NOT_INVOICE.match(line))), None)
     denied = _PROFORMA.search(text)
-    start = text[:20_000]
+    start = text[:6_000]
     return Document(
         is_invoice=says_invoice or credit is not None,
         # an invoice may name the order or the quote it goes back to
         not_invoice=denied[0] if denied else (other if not says_invoice and credit is None else None),
         credit=credit,
-        declared=_declared("\n".join(line.plain for line in lines)),
+        declared=_declared(text, "\n".join(line.plain for line in lines)),
         english=len(_ENGLISH.findall(start)) > len(_OTHER.findall(start)),
     )
 
 
-def _declared(text: str) -> tuple[str, ...]:
+def _declared(folded: str, plain: str) -> tuple[str, ...]:
     """The codes after `Moneda:`, `Currency`, `Importes en` … (`Currency Mexican Peso (MXN)`, `Devise: euro`)."""
     found: dict[str, None] = {}
-    for match in _DECLARATION.finditer(text):
-        rest = match[1]
-        found.update(dict.fromkeys(code for code in _CODE.findall(rest) if code in CODES))
-        if "€" in rest or _EURO.search(rest):
+    for match in _DECLARATION.finditer(folded):
+        group = "rest" if match["column"] is None else "column"
+        # codes count in capitals only; casefold keeps the places in nearly every text
+        words = plain[slice(*match.span(group))] if len(plain) == len(folded) else match[group].upper()
+        found.update(dict.fromkeys(code for code in _CODE.findall(words) if code in CODES))
+        if "€" in words or (group == "rest" and _EURO.search(words)):
             found["EUR"] = None
-    for mark in _COLUMN.findall(text):
-        if mark == "€" or mark in CODES:
-            found["EUR" if mark == "€" else mark] = None
     return tuple(found)

@@ -46,8 +46,8 @@ def decimal_mark(lines: Sequence[Line]) -> DecimalMark | None:
     votes: Counter[DecimalMark] = Counter()
     for line in lines:
         for amount in line.money:
-            if amount.decimals == 2 and amount.marks[0] is not None and len(set(amount.marks)) == 1:
-                votes[amount.marks[0]] += 1
+            if not amount.ambiguous and amount.options[0].mark and amount.decimals == 2:
+                votes[amount.options[0].mark] += 1
     return next(iter(votes)) if len(votes) == 1 else None
 
 
@@ -112,7 +112,7 @@ def _from_group(
 
     last = amounts[-1]
     certain = [a.value for a in amounts if a.value is not None]
-    if len(amounts) == 1 or len({(a.readings, a.currencies) for a in amounts}) == 1:
+    if len(amounts) == 1 or len({(a.options, a.currencies) for a in amounts}) == 1:
         yield figure(kind, last.readings, last)
     elif len(certain) != len(amounts) or len(amounts) > 6:
         yield figure(kind, last.readings, last, loose=True)

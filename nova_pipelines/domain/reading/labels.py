@@ -40,7 +40,7 @@ _DUE = _words(
     "pagar due payable pay payer abonar zahlbetrag zahlen percibir balance outstanding owed owing pendiente adeudado "
     "liquido cobrar ingresar"
 )
-_AMOUNT = _words("importe import amount betrag montant precio price summe gross")
+_AMOUNT = _words("importe import amount betrag montant")
 _INCLUDED = _words("incl incluido incluidos incluida incluidas inc including included inclusive inkl inklusive con "
                    "with ttc brutto einschl einschliesslich mit")  # fmt: skip
 _NET = _words(
@@ -72,7 +72,7 @@ _NEUTRAL = _words(
     "documento now ahora y and und et e este esta es is be must by c please invoiced facturado der die das zu zum "
     "ce cette du des le les aplicado aplicada repercutido zzgl zuzuglich plus mas pago payment operacion todo "
     "rechnungs facturation resto reste restante remaining mit mxn gbp chf cop sgd pln amt d o imp tipo rate "
-    "reducido standard on as prix precio price factura invoice concepto s.e.u.o seuo compra recibo credit "
+    "reducido standard on as prix precio price summe factura invoice concepto s.e.u.o seuo compra recibo credit "
     "credito abono rectificativa nota note gutschrift"
 )
 _BEFORE = _words("sin antes before without ohne no not")
@@ -83,7 +83,7 @@ _MONTHS = _words(
 #: words that must stand in a label for it to be one at all: a quick look before the careful one
 _ANCHORS = _TOTAL | _DUE | _AMOUNT | _NET | _TAX | _WITHHELD | _PREPAID | _ADDED
 _KNOWN = _ANCHORS | _INCLUDED | _NEUTRAL | _MONTHS
-_PRICE_WORDS = _TOTAL | _DUE | _words("importe import amount betrag montant summe precio price")
+_PRICE_WORDS = _TOTAL | _DUE | _AMOUNT | _words("summe precio price")
 _WORD = re.compile(r"[^\W\d_](?:[^\W\d_]|\.(?=[^\W\d_]))*")
 _SIN_IVA = re.compile(r"\bs\s?/\s?(?=iva|imp)")
 _CON_IVA = re.compile(r"\bc\s?/\s?(?=iva|imp)")

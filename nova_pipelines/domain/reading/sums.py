@@ -19,6 +19,7 @@ TOLERANCE = Decimal("0.02")
 ZERO = Decimal(0)
 #: values of one kind that take part in sums: a bound for hostile documents
 _MOST = 8
+_MOST_TOTALS = 12
 
 
 @dataclass(frozen=True)
@@ -42,7 +43,7 @@ class Ledger:
 
     @cached_property
     def withheld(self) -> list[Decimal]:
-        return [abs(v) for v in _with_sum([v for v in self.values(Kind.WITHHELD) if v])]
+        return [abs(v) for v in _with_sum([v for v in self.values(Kind.WITHHELD) if v][:4])]
 
     @cached_property
     def prepaid(self) -> list[Decimal]:
@@ -51,8 +52,12 @@ class Ledger:
     @cached_property
     def _added(self) -> set[Decimal]:
         """Every sum of surcharges, expenses and discounts, each counted in, out, or not at all."""
-        added = [v for v in self.values(Kind.ADDED) if v][:4]
+        added = [v for v in self.values(Kind.ADDED) if v][:3]
         return {sum(choice, ZERO) for choice in product(*((ZERO, v, -v) for v in added))}
+
+    @cached_property
+    def _parts(self) -> list[Decimal]:
+        return self.values(Kind.NET, Kind.TAX, Kind.TAX_INSIDE, Kind.PREPAID, Kind.WITHHELD, Kind.ADDED)
 
     def adds_up(self, total: Decimal) -> bool:
         """Net + tax (± surcharges and discounts) − withheld tax = total, with figures of the document."""
@@ -74,12 +79,12 @@ class Ledger:
 
     def explains(self, other: Decimal, total: Decimal) -> bool:
         """`other`, which also stands behind a total's label, has its place beside `total`."""
-        parts = self.values(Kind.NET, Kind.TAX, Kind.TAX_INSIDE, Kind.PREPAID, Kind.WITHHELD, Kind.ADDED)
         sign = -1 if total < 0 else 1
         known = [total + sign * w for w in self.withheld]
         known += [total - sign * p for p in self.prepaid]
         known += [total - t for t in self.taxes if t]
-        return (other in parts and abs(other) < abs(total)) or any(abs(other - value) <= TOLERANCE for value in known)
+        part = other in self._parts and abs(other) < abs(total)
+        return part or any(abs(other - value) <= TOLERANCE for value in known)
 
 
 def _looseness(figure: Figure) -> bool:
@@ -114,9 +119,20 @@ def choose_total(figures: Sequence[Figure]) -> Choice:
     same = ways[0].value == ways[1].value
     if len(proven) == 1 and not same:
         return proven[0]
+    if len(proven) == 2 and _only_groups_differ(ways):
+        return ways[0]
     if not same:
         ways[0].against.insert(0, f"The total can be read as {ways[0].value} or as {ways[1].value}.")
     return ways[0]
+
+
+def _only_groups_differ(ways: list[Choice]) -> bool:
+    """Thousands written with a space add up with and without their first groups (`22 604,00`: 22604 or 604).
+
+    That these first groups add up too shows that they belong to the amounts; short ones might by chance.
+    """
+    whole, part = (way.value or ZERO for way in ways)
+    return whole * part > 0 and abs(whole - part) >= 10_000 and (whole - part) % 1000 == 0
 
 
 def _choose(figures: Sequence[Figure]) -> Choice:
@@ -136,7 +152,7 @@ def _choose(figures: Sequence[Figure]) -> Choice:
 
 
 def _among_firm(firm: list[Figure], ledger: Ledger) -> Choice:
-    certain = list(dict.fromkeys(f.values[0] for f in firm))
+    certain = list(dict.fromkeys(f.values[0] for f in firm))[:_MOST_TOTALS]
     good = [t for t in certain if all(ledger.explains(x, t) for x in certain if x != t)]
     proven = [t for t in good if ledger.adds_up(t)]
     chosen = proven if len(proven) == 1 else good
@@ -194,9 +210,12 @@ def _check(choice: Choice, payable: list[Figure], ledger: Ledger) -> None:
         choice.against.append(f"The total {total} does not take the withheld tax into account.")
     elif ledger.values(Kind.NET, firm=True) and ledger.values(Kind.TAX, firm=True):
         choice.against.append(f"Net amount and tax do not add up to the total {total}.")
+    elif any(abs(net) > abs(total) for net in ledger.values(Kind.NET, firm=True)):
+        choice.against.append(f"The total {total} is less than the net amount.")
     elif ledger.withheld:
         choice.against.append(f"A withheld tax is named, and it cannot be checked whether {total} is after it.")
-    rivals = [v for f in payable if f.loose for v in f.values if v != total and not ledger.explains(v, total)]
+    loose = [v for f in payable if f.loose for v in f.values if v != total][:_MOST_TOTALS]
+    rivals = [v for v in loose if not ledger.explains(v, total)]
     if rivals and not choice.against:
         choice.against.append(f"Other amounts may be the total as well: {_listed(rivals)}.")
 

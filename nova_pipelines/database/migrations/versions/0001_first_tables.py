@@ -204,6 +204,7 @@ def _create_ledger() -> None:
         sa.Column("subject", sa.Text(), nullable=True),
         sa.Column("sent_at", sa.DateTime(timezone=True), nullable=True),
         sa.Column("size", sa.Integer(), nullable=True),
+        sa.Column("mail", sa.JSON(), nullable=True),
         sa.Column("status", sa.String(length=12), nullable=False),
         sa.Column("duplicate_of", sa.Integer(), nullable=True),
         sa.Column("flagged_at", sa.DateTime(timezone=True), nullable=True),
