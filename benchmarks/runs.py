@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import dagster as dg
@@ -63,6 +64,7 @@ def run_job(context: Any, server: int, job_name: str, config: dict[str, Any], st
     instance = context.instance
     location = context.get_code_location("nova")
     job = location.get_repository("nova").get_full_job(job_name)
+    known = _children(server)
     before = cpu_of(server) + own_cpu()
     run_config = {"ops": {start: {"config": config}}}
     plan = location.get_execution_plan(job, run_config, step_keys_to_execute=None, known_state=None)
@@ -92,12 +94,13 @@ def run_job(context: Any, server: int, job_name: str, config: dict[str, Any], st
         assert time.monotonic() < deadline, "the run did not end"
         time.sleep(0.5)  # few look-ups: they count as CPU of the run
     assert status is dg.DagsterRunStatus.SUCCESS, f"run {run.run_id} ended as {status}"
-    # the code server reaps its run workers twice a second; only then their CPU stands in its own
-    settled = cpu_of(server)
-    for _ in range(20):
-        time.sleep(0.3)
-        if (now := cpu_of(server)) - settled > 0.3 or _ > 5:
-            settled = now
-            break
-        settled = now
+    # the CPU of a run worker stands in the code server's own only when it was reaped
+    while _children(server) - known:
+        assert time.monotonic() < deadline, "the run worker did not end"
+        time.sleep(0.2)
     return cpu_of(server) + own_cpu() - before
+
+
+def _children(pid: int) -> set[int]:
+    tasks = Path(f"/proc/{pid}/task").iterdir()
+    return {int(child) for task in tasks for child in (task / "children").read_text().split()}

@@ -7,12 +7,12 @@ from dataclasses import replace
 from functools import lru_cache
 from typing import Annotated, Any, ClassVar, Literal
 
-import cel
 from pydantic import AfterValidator, Field
 
 from nova_pipelines.domain.errors import CodeError
 from nova_pipelines.domain.workflow import Node, condition_name
 from nova_pipelines.nodes.base import Item, NodeKind, Result
+from nova_pipelines.nodes.cel_engine import compile_expression
 from nova_pipelines.nodes.code import Code, run_code
 from nova_pipelines.nodes.services import Services
 
@@ -27,7 +27,7 @@ _CEL_PLACE = re.compile(r"ERROR: <input>:(\d+):(\d+): ([^\n]*)")
 
 @lru_cache(maxsize=256)
 def _program(expression: str) -> Any:
-    return cel.compile(expression)
+    return compile_expression(expression)
 
 
 def check_expression(expression: str) -> str:

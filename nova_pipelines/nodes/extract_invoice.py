@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import Any, ClassVar, Literal
 
 from nova_pipelines.adapters.sandbox.base import Job, Limits, Outcome, Status, Task
@@ -33,7 +34,7 @@ def run(node: ExtractInvoiceNode, item: Item, services: Services) -> Result:
             remedy="put a mail_fetch node before it, and a decision on context.has_pdf",
         )
     pages, method = read_pages(node, services.store.get(document["sha256"]), document, item, services)
-    reading = read_invoice(pages)
+    reading = read_invoice(pages, today=datetime.now(UTC).date())
     context = item.context | invoice_context(reading, pages, method)
     way = "sure" if reading.sure else "unsure"
     if not reading.sure and way not in item.ways:
@@ -79,7 +80,7 @@ def invoice_context(reading: InvoiceReading, pages: list[str], method: str) -> d
         "ocr_method": method,
         "invoice": reading.to_context(),
     }
-    if reading.total_amount is not None:
+    if reading.sure:  # else the total is a suggestion for the person who looks at it
         context["amount_detected"] = context["invoice"]["total_amount"]
     return context
 

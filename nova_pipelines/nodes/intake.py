@@ -352,13 +352,20 @@ def settle_messages(
     repeated by the next call. Raises TransientError or CredentialError when a mailbox cannot be reached.
     """
     flagged = 0
+    errors: list[NovaError] = []
     for credential_id, folder, uidvalidity, messages in _done(services, workflow_id, message_ids):
         if then != "nothing":
-            _flag_all(services, credential_id, folder, uidvalidity, list(messages.values()), then)
+            try:
+                _flag_all(services, credential_id, folder, uidvalidity, list(messages.values()), then)
+            except NovaError as error:
+                errors.append(error)  # one mailbox that is down keeps no other from being flagged
+                continue
         with services.databases.nova.session() as session:
             for message_id in messages:
                 session.get_one(Message, message_id).flagged_at = datetime.now(UTC)
         flagged += len(messages)
+    if errors:
+        raise errors[0]
     return flagged
 
 
