@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import select
@@ -10,11 +11,13 @@ from nova_pipelines.compiler.step import Work
 from nova_pipelines.database.clients import find_client, mailboxes
 from nova_pipelines.database.nova import Execution
 from nova_pipelines.domain.chain import canonical_json
-from nova_pipelines.domain.errors import PermanentError
+from nova_pipelines.domain.errors import Conflict, NovaError, PermanentError
 from nova_pipelines.nodes.intake import make_executions, new_execution, scan_mailbox
 
 if TYPE_CHECKING:
     from nova_pipelines.compiler.job import Compiled
+
+log = logging.getLogger(__name__)
 
 
 def collect(
@@ -30,10 +33,17 @@ def collect(
 
     Given numbers are taken as they are. A run that repeats another goes on with what that one held. Else a
     workflow with a mailbox takes the waiting mails (up to `max_batch`), and any other makes one execution.
-    Raises NotFound for an unknown client, TransientError when a mailbox cannot be read.
+    Raises Conflict when other runs hold all given executions, NotFound for an unknown client, and TransientError
+    or CredentialError when no mailbox can be read.
     """
     if execution_ids:
-        return work.journal.claim(execution_ids, compiled.version_id)
+        given = work.journal.claim(execution_ids, compiled.version_id)
+        if not given:
+            raise Conflict(
+                f"this run has nothing to do: {'; '.join(work.journal.left_alone(execution_ids[:20]))}",
+                remedy="look at that run; what failed is tried again by: nova executions retry",
+            )
+        return given
     held = work.journal.held()
     if held:
         return work.journal.claim(held, compiled.version_id)
@@ -57,8 +67,16 @@ def bring_in_mail(work: Work, compiled: Compiled, client_slug: str | None) -> No
         ]
         if client_slug is not None:
             find_client(session, client_slug)
+    errors: list[NovaError] = []
     for _, credential_id in served:
-        scan_mailbox(work.services, credential_id, folder)
+        try:
+            scan_mailbox(work.services, credential_id, folder)
+        except NovaError as error:
+            # its health is recorded; one mailbox that is down keeps no other from being read
+            log.warning("mailbox %s: %s", credential_id, error)
+            errors.append(error)
+    if errors and len(errors) == len(served):
+        raise errors[0]
     make_executions(
         work.services,
         workflow_id=compiled.workflow_id,
@@ -90,6 +108,8 @@ def _new(work: Work, compiled: Compiled, client_slug: str | None, context: dict[
     with work.services.databases.nova.session() as session:
         client = find_client(session, client_slug) if client_slug else None
         execution = new_execution(compiled.workflow_id, compiled.version_id, client.id if client else None, context)
+        # at once: a run that dies here must find it again, and the sensor must not take it for a waiting one
+        execution.run_id = work.journal.run_id
         session.add(execution)
         session.flush()
         return execution.id

@@ -188,7 +188,7 @@ def _ancestors(instance: Any, run: Any) -> frozenset[str]:
 
 def _start(context: dg.OpExecutionContext, inputs: dict[str, Any]) -> Iterator[Any]:
     work, compiled = _work(context), context.resources.workflow
-    with _readable_errors():
+    with _readable_errors(context):
         ids = collect(
             work,
             compiled,
@@ -200,6 +200,8 @@ def _start(context: dg.OpExecutionContext, inputs: dict[str, Any]) -> Iterator[A
     if not ids:
         context.log.info("Nothing to do: no mail is waiting and no execution was given.")
         return
+    for reason in work.journal.left_alone(context.op_config.get("executions") or []):
+        context.log.warning(f"left alone: {reason}")
     clients = report.client_slugs(work.services, ids)
     context.instance.add_run_tags(
         context.run_id, {TAG_BATCH: str(len(ids)), TAG_CLIENT: ",".join(clients)[:200] or "none"}
@@ -211,7 +213,7 @@ def _node(context: dg.OpExecutionContext, inputs: dict[str, Any]) -> Iterator[An
     work = _work(context)
     ids = sorted({execution_id for part in inputs[INPUT] for execution_id in part})
     if work.journal.ancestors:
-        with _readable_errors():
+        with _readable_errors(context):
             ids = work.journal.claim(ids, context.resources.workflow.version_id)
     yield from _run(context, work, ids)
 
@@ -220,7 +222,7 @@ def _run(context: dg.OpExecutionContext, work: Work, ids: list[int]) -> Iterator
     step = _step_of(context, work.plan)
     policy: RunPolicy = context.resources.policy
     last_try = context.retry_number >= policy.max_retries
-    with _readable_errors():
+    with _readable_errors(context):
         result = run_step(work, step, ids, last_try=last_try)
     for failure in result.failures:
         context.log.error(f"execution {failure.execution_id} at {step.node.id!r}: {failure.error}")
@@ -233,7 +235,8 @@ def _run(context: dg.OpExecutionContext, work: Work, ids: list[int]) -> Iterator
         raise dg.RetryRequested(max_retries=policy.max_retries, seconds_to_wait=seconds)
     _log_asset(context, work.services, step, result)
     failed = [failure for failure in result.failures if failure.status != "needs_review"]
-    if failed and not result.passed_on:
+    if failed and not result.passed_on and not work.journal.goes_on():
+        # not while others are on another way: a failed op would keep the merge after it from running for them
         raise dg.Failure(
             description=report.failure_text(step, failed), metadata=report.failure_metadata(work.services, failed)
         )
@@ -253,13 +256,14 @@ def _step_of(context: dg.OpExecutionContext, plan: Plan) -> Step:
 
 def _log_asset(context: dg.OpExecutionContext, services: Services, step: Step, result: StepResult) -> None:
     key = KINDS[step.node.kind].asset
-    if key is not None and result.worked:
+    # also for rows of a run that died before it could tell
+    if key is not None and (result.worked or result.already_done):
         context.log_event(dg.AssetMaterialization(asset_key=key, metadata=report.invoice_table(services, result.facts)))
 
 
 def _outcome(context: dg.OpExecutionContext, inputs: dict[str, Any]) -> Iterator[Any]:
     work, compiled = _work(context), context.resources.workflow
-    with _readable_errors():
+    with _readable_errors(context):
         rows = report.run_rows(work.services, work.journal.held())
     if compiled.folder is not None:
         try:
@@ -276,14 +280,21 @@ def _outcome(context: dg.OpExecutionContext, inputs: dict[str, Any]) -> Iterator
 
 
 class _readable_errors:  # noqa: N801 - reads as a statement
-    """Errors of NOVA's own databases end the op with their text, not with a traceback of the driver."""
+    """Errors of NOVA's own databases, and of a mailbox that is to be read first, end the op with their text, not
+    with a traceback of the driver; those that may pass are tried again."""
+
+    def __init__(self, context: dg.OpExecutionContext) -> None:
+        self._policy: RunPolicy = context.resources.policy
+        self._tries = context.retry_number
 
     def __enter__(self) -> None:
         return None
 
     def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
-        if isinstance(error, TransientError):
-            raise dg.RetryRequested(max_retries=3, seconds_to_wait=5) from error
+        policy = self._policy
+        if isinstance(error, TransientError) and self._tries < policy.max_retries:
+            seconds = backoff(policy.retry_delay_seconds, self._tries)
+            raise dg.RetryRequested(max_retries=policy.max_retries, seconds_to_wait=seconds) from error
         if isinstance(error, NovaError):
             raise dg.Failure(description=str(error)) from error
 

@@ -13,6 +13,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from sqlalchemy import Text, bindparam, cast, func, insert, select, update
+from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
@@ -39,6 +40,8 @@ class Entry:
     client: ClientView | None
     done: bool
     path: str | None = None
+    #: the run that wrote the last row of its chain
+    last_run: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,8 +80,9 @@ class Journal:
         An execution held by another run that is no ancestor is left to that run.
         """
         with self.nova.session() as session:
+            # locked, so that of two runs that ask at the same time the second one sees what the first one took
             rows = session.scalars(
-                select(Execution).where(Execution.id.in_(execution_ids)).order_by(Execution.id)
+                select(Execution).where(Execution.id.in_(execution_ids)).order_by(Execution.id).with_for_update()
             ).all()
             held: list[int] = []
             for row in rows:
@@ -102,6 +106,28 @@ class Journal:
                 )
             )
 
+    def left_alone(self, execution_ids: Sequence[int]) -> list[str]:
+        """Which of these executions this run does not hold, and why, as texts."""
+        with self.nova.read() as session:
+            query = select(Execution.id, Execution.run_id, Execution.status).where(Execution.id.in_(execution_ids))
+            found = {row.id: row for row in session.execute(query)}
+        others = [number for number in execution_ids if number not in found or found[number].run_id != self.run_id]
+        return [
+            f"execution {number} is held by run {found[number].run_id} ({found[number].status})"
+            if number in found
+            else f"there is no execution {number}"
+            for number in others
+        ]
+
+    def goes_on(self) -> bool:
+        """Whether any execution of this run is complete or can still become so."""
+        with self.nova.read() as session:
+            query = select(Execution.id).where(
+                Execution.run_id.in_([self.run_id, *self.ancestors]),
+                Execution.status.in_(["pending", "running", "completed"]),
+            )
+            return session.scalar(query.limit(1)) is not None
+
     def passed(self, node_id: str, path: str | None) -> list[int]:
         """The held executions that passed `node_id` along `path`: what an output of a step carries."""
         with self.nova.read() as session:
@@ -123,15 +149,16 @@ class Journal:
         """The executions before `node_id`, each with its context (the last success's, or the initial)."""
         with self.nova.read() as session:
             executions = session.execute(
-                select(Execution.id, Execution.status, Execution.initial_context, Client)
+                select(Execution.id, Execution.status, Execution.initial_context, Client, ChainRow.run_id)
                 .outerjoin(Client, Client.id == Execution.client_id)
+                .outerjoin(ChainRow, (ChainRow.execution_id == Execution.id) & (ChainRow.seq == Execution.chain_length))
                 .where(Execution.id.in_(execution_ids))
                 .order_by(Execution.id)
             ).all()
             rows = _last_rows(session, execution_ids, node_id)
             blobs = _fetch_blobs(session, (row.output for row in rows.values() if row.node_id != node_id))
         entries: list[Entry] = []
-        for execution_id, status, initial, client in executions:
+        for execution_id, status, initial, client, last_run in executions:
             row = rows.get(execution_id)
             done = row is not None and row.node_id == node_id
             entries.append(
@@ -143,6 +170,7 @@ class Journal:
                     client=client_view(client) if client is not None else None,
                     done=done,
                     path=row.path_taken if row is not None and done else None,
+                    last_run=last_run,
                 )
             )
         return entries
@@ -150,14 +178,16 @@ class Journal:
     def record(self, records: Sequence[Record]) -> None:
         """Appends one row for each record and updates the executions: all of it, or nothing.
 
-        Raises Conflict when another process wrote to one of these chains in the meantime.
+        Raises Conflict when another run holds one of them by now: a worker that was given up for dead must not
+        go on beside the run that took over.
         """
         if not records:
             return
         blobs: dict[str, bytes] = {}
         now = datetime.now(UTC)
         wanted = Execution.id.in_([record.execution_id for record in records])
-        heads = select(Execution.id, Execution.chain_head, Execution.chain_length).where(wanted).with_for_update()
+        columns = (Execution.id, Execution.chain_head, Execution.chain_length, Execution.run_id)
+        heads = select(*columns).where(wanted).with_for_update()
         try:
             with self.nova.session() as session:
                 # locked (SQLite: this transaction is the only writer), so the heads are true until the commit
@@ -165,7 +195,9 @@ class Journal:
                 rows: list[dict[str, Any]] = []
                 changes: list[dict[str, Any]] = []
                 for record in records:
-                    head = found[record.execution_id]
+                    head = found.get(record.execution_id)
+                    if head is None or head.run_id != self.run_id:
+                        raise _taken(record.execution_id, head.run_id if head else None)
                     row = self._row(record, head.chain_head or GENESIS, head.chain_length + 1, now, blobs)
                     rows.append(row)
                     changes.append(_execution_change(record, row, now))
@@ -204,6 +236,14 @@ class Journal:
             "output_result": None if after is None else JsonText(after),
             "timestamp": now,
         }
+
+
+def _taken(execution_id: int, run_id: str | None) -> Conflict:
+    holder = f"is held by {f'run {run_id}' if run_id else 'no run'} now"
+    return Conflict(
+        f"execution {execution_id} {holder}, so this run records nothing more for it",
+        remedy="nothing was recorded twice; look at the other run",
+    )
 
 
 def _stored_text(context: dict[str, Any], blobs: dict[str, bytes]) -> str:
@@ -254,10 +294,12 @@ def _context(text: str, blobs: dict[str, bytes]) -> dict[str, Any]:
 
 
 def _store_blobs(session: Session, blobs: dict[str, bytes]) -> None:
-    known = set(session.scalars(select(Blob.sha256).where(Blob.sha256.in_(blobs)))) if blobs else set[str]()
-    new = [{"sha256": digest, "data": data} for digest, data in blobs.items() if digest not in known]
-    if new:
-        session.execute(insert(Blob), new)
+    if not blobs:
+        return
+    # another run may store the same value at the same time; in order, so that two runs never wait for each other
+    dialect = postgresql if session.get_bind().dialect.name == "postgresql" else sqlite
+    rows = [{"sha256": digest, "data": blobs[digest]} for digest in sorted(blobs)]
+    session.execute(dialect.insert(Blob).on_conflict_do_nothing(), rows)
 
 
 def _execution_change(record: Record, row: dict[str, Any], now: datetime) -> dict[str, Any]:

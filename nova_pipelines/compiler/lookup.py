@@ -74,7 +74,8 @@ def unpack_all(session: Session, packed: Iterable[Any]) -> list[Any]:
     blobs: dict[str, bytes] = {}
     for start in range(0, len(wanted), 500):
         portion = sorted(wanted)[start : start + 500]
-        blobs.update(session.execute(select(Blob.sha256, Blob.data).where(Blob.sha256.in_(portion))).tuples().all())
+        rows = session.execute(select(Blob.sha256, Blob.data).where(Blob.sha256.in_(portion)))
+        blobs.update({digest: data for digest, data in rows})
     return [_unpack(context, blobs) for context in contexts]
 
 

@@ -96,7 +96,7 @@ def _ways(definition: Definition) -> tuple[dict[str, dict[str, tuple[str, str]]]
 
 
 def _ordered(definition: Definition) -> list[Node]:
-    """Kahn's algorithm, first come first served: the order of the file where the graph leaves a choice."""
+    """Kahn's algorithm, first come first served: the order of the edges where the graph leaves a choice."""
     waiting = {node.id: 0 for node in definition.nodes}
     for edge in definition.edges:
         waiting[edge.target] += 1

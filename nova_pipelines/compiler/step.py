@@ -62,7 +62,7 @@ class Work:
     workflow_id: int
     journal: Journal
     services: Services
-    #: failed items are tried again (a person asked for it); else only those that never failed
+    #: items that failed in an earlier run are tried again (a person asked for it); what failed in this run is not
     retry_failed: bool = True
 
 
@@ -100,7 +100,8 @@ def run_step(
 def _to_be_done(work: Work, entry: Entry) -> bool:
     if entry.status in CLOSED or entry.status == "completed":
         return False
-    return work.retry_failed or entry.status != "failed"
+    failed_here = entry.last_run == work.journal.run_id
+    return entry.status != "failed" or (work.retry_failed and not failed_here)
 
 
 def _pass_on(result: StepResult, step: Step, execution_id: int, path: str | None) -> None:
