@@ -88,7 +88,7 @@ def build_job(
         dependencies=dependencies,
         description=description,
     )
-    return graph.to_job(
+    return graph.to_job(  # pyright: ignore[reportUnknownMemberType] - Dagster's annotations are incomplete here
         name=plan.job_name,
         description=description,
         executor_def=dg.in_process_executor,

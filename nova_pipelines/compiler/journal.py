@@ -167,7 +167,8 @@ class Journal:
                     status=status,
                     # an initial context is a user's as it stands: what looks like a reference in it is none
                     context={} if done else initial if row is None else _context(row.output, blobs),
-                    client=client_view(client) if client is not None else None,
+                    # the types of SQLAlchemy do not tell that an outer join may give None
+                    client=client_view(client) if client is not None else None,  # pyright: ignore[reportUnnecessaryComparison]
                     done=done,
                     path=row.path_taken if row is not None and done else None,
                     last_run=last_run,

@@ -75,7 +75,7 @@ def unpack_all(session: Session, packed: Iterable[Any]) -> list[Any]:
     for start in range(0, len(wanted), 500):
         portion = sorted(wanted)[start : start + 500]
         rows = session.execute(select(Blob.sha256, Blob.data).where(Blob.sha256.in_(portion)))
-        blobs.update({digest: data for digest, data in rows})
+        blobs |= {row.sha256: row.data for row in rows}
     return [_unpack(context, blobs) for context in contexts]
 
 

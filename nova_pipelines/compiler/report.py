@@ -15,6 +15,7 @@ from nova_pipelines.compiler.step import Failure, StepResult
 from nova_pipelines.database.facturas import Invoice
 from nova_pipelines.database.nova import Client, Execution, Message
 from nova_pipelines.domain.money import format_amount
+from nova_pipelines.domain.plain import as_object
 from nova_pipelines.nodes.intake import settle_messages
 from nova_pipelines.nodes.services import Services
 
@@ -92,8 +93,8 @@ def table(headers: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
 
 
 def amount_of(context: dict[str, Any]) -> str:
-    invoice = context.get("invoice")
-    if not isinstance(invoice, dict) or invoice.get("total_amount") is None:
+    invoice = as_object(context.get("invoice"))
+    if invoice is None or invoice.get("total_amount") is None:
         return ""
     return format_amount(invoice["total_amount"], str(invoice.get("currency") or ""))
 
@@ -132,7 +133,7 @@ def outcome_metadata(rows: Sequence[Row]) -> dict[str, Any]:
     links = [
         f"- execution {row.execution_id}: [{cell(document.get('filename', 'document'))}]({document['url']})"
         for row in rows[:MAX_ROWS]
-        if isinstance(document := row.result.get("document"), dict) and isinstance(document.get("url"), str)
+        if (document := as_object(row.result.get("document"))) is not None and isinstance(document.get("url"), str)
     ]
     if links:
         metadata["documents"] = dg.MetadataValue.md("\n".join(links))

@@ -105,7 +105,8 @@ def _to_be_done(work: Work, entry: Entry) -> bool:
 
 
 def _pass_on(result: StepResult, step: Step, execution_id: int, path: str | None) -> None:
-    output = step.ways[path][0] if path in step.ways else ONLY
+    way = step.ways.get(path) if path is not None else None
+    output = way[0] if way is not None else ONLY
     result.outputs.setdefault(output, []).append(execution_id)
 
 

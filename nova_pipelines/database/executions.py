@@ -87,7 +87,7 @@ def _listing() -> Select[Execution, str, int, str, str | None, str | None]:
 def count_by_status(session: Session) -> dict[str, int]:
     """How many executions there are of each status."""
     query = select(Execution.status, func.count()).group_by(Execution.status)
-    counts = {status: count for status, count in session.execute(query)}
+    counts = {row[0]: row[1] for row in session.execute(query)}
     return {status: counts.get(status, 0) for status in STATUSES}
 
 

@@ -74,8 +74,8 @@ def _set_up(
     nova = _Nova(console, environment | {PASSWORD_VARIABLE: servers.password})
     nova("migrate")
     if nova("client", "show", "idom", quiet=True, may_fail=True):
-        senders = [part for sender in WHITELIST for part in ("--sender", sender)]
-        nova("client", "add", CLIENT, "--slug", "idom", "--email", servers.user, *senders)
+        senders = [part for sender in WHITELIST for part in ("--allow-sender", sender)]
+        nova("client", "add", "idom", "--name", CLIENT.name, "--email", servers.user, *senders)
     nova(
         "client", "credentials", "set", "idom", "email",
         "--imap-host", servers.imap_host, "--imap-port", str(servers.imap_port), "--imap-tls", "none",

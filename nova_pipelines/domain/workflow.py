@@ -49,7 +49,12 @@ NodeId = Annotated[
     _ONE_LINE,
     AfterValidator(_no_blanks_around),
 ]
-Condition = Annotated[str, Field(min_length=1, max_length=100), BeforeValidator(condition_name), _ONE_LINE]
+Condition = Annotated[
+    str,
+    Field(min_length=1, max_length=100, json_schema_extra={"type": ["string", "boolean"]}),
+    BeforeValidator(condition_name),
+    _ONE_LINE,
+]
 Label = Annotated[str, Field(max_length=MAX_NAME), _ONE_LINE]
 Folder = Annotated[str, Field(min_length=1, max_length=255), _ONE_LINE]
 Slug = Annotated[str, Field(min_length=1, max_length=100), _ONE_LINE]

@@ -12,7 +12,6 @@ from importlib.machinery import EXTENSION_SUFFIXES, ExtensionFileLoader
 from pathlib import Path
 from typing import Any
 
-
 _NAME = "cel.cel"  # its own name, so that an `import cel` elsewhere finds it loaded: it cannot be loaded twice
 
 

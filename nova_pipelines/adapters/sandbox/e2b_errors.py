@@ -1,0 +1,74 @@
+"""What the E2B SDK raises, as NOVA's errors. The order counts: the SDK's classes for a vanished and for an
+unreachable sandbox are subclasses of its timeout, and raw httpx and JSON errors leak from it."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+
+from nova_pipelines.domain.errors import (
+    CredentialError,
+    NovaError,
+    OutcomeUnknown,
+    PermanentError,
+    TransientError,
+)
+
+
+def ends_of_a_command() -> tuple[type[Exception], ...]:
+    """How a command may end that is no fault of the cloud: a non-zero exit, or out of time."""
+    import e2b
+
+    return (e2b.CommandExitException, e2b.TimeoutException)
+
+
+@contextlib.contextmanager
+def errors_mapped(doing: str, *, unknown: bool = False, keep: tuple[type[Exception], ...] = ()) -> Iterator[None]:
+    """Turns the SDK's errors into NovaErrors. `keep`: those that the caller handles itself.
+
+    `unknown`: the step has effects (a create, a run), so that after a lost answer nobody knows; else a
+    lost answer is transient.
+    """
+    try:
+        yield
+    except NovaError:
+        raise
+    except Exception as error:
+        mapped = _mapped(error, doing, unknown, keep)
+        if mapped is error:
+            raise
+        raise mapped from error
+
+
+def _mapped(error: Exception, doing: str, unknown: bool, keep: tuple[type[Exception], ...]) -> Exception:
+    import e2b
+    import httpx
+
+    said = f"E2B, {doing}: {type(error).__name__}: {str(error)[:500]}"
+    gone = (e2b.SandboxNotRunningException, e2b.SandboxNotFoundException)
+    if isinstance(error, gone):
+        return TransientError(said)
+    if isinstance(error, e2b.SandboxUnreachableException):
+        return _lost(said, unknown)
+    if isinstance(error, keep):
+        return error
+    refused = (
+        e2b.RateLimitException,
+        e2b.ServiceBusyException,
+        httpx.ConnectError,
+        httpx.ConnectTimeout,
+    )
+    if isinstance(error, (*refused, e2b.NotFoundException)):
+        return TransientError(said)
+    if isinstance(error, e2b.AuthenticationException):
+        return CredentialError(said, remedy="check E2B_API_KEY (E2B dashboard, API keys)")
+    if isinstance(error, (e2b.InvalidArgumentException, e2b.TemplateException)):
+        return PermanentError(said, remedy="check E2B_TEMPLATE_ID and the limits of the node")
+    if isinstance(error, e2b.SandboxException) and 400 <= (error.status_code or 0) < 500:
+        return PermanentError(said, remedy="check E2B_TEMPLATE_ID and the limits of the E2B account")
+    # a timeout of a request, a 5xx, a garbled answer, a cut connection
+    return _lost(said, unknown)
+
+
+def _lost(said: str, unknown: bool) -> NovaError:
+    return OutcomeUnknown(said) if unknown else TransientError(said)

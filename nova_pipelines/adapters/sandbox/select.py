@@ -1,0 +1,23 @@
+"""Chooses the backend by its name. Never falls back from one to another."""
+
+from __future__ import annotations
+
+from nova_pipelines.adapters.sandbox.base import Sandbox
+from nova_pipelines.domain.errors import ConfigurationError
+
+
+def sandbox_for(kind: str, *, e2b_api_key: str | None, e2b_template: str | None) -> Sandbox:
+    """`local`, `e2b` or `unsafe-subprocess`. Raises ConfigurationError for another name or a missing key."""
+    if kind == "local":
+        from nova_pipelines.adapters.sandbox.local import LocalSandbox
+
+        return LocalSandbox()
+    if kind == "e2b":
+        from nova_pipelines.adapters.sandbox.e2b import E2BSandbox
+
+        return E2BSandbox(api_key=e2b_api_key, template=e2b_template)
+    if kind == "unsafe-subprocess":
+        from nova_pipelines.adapters.sandbox.unsafe_subprocess import UnsafeSubprocess
+
+        return UnsafeSubprocess()
+    raise ConfigurationError(f"NOVA_SANDBOX={kind!r} is no sandbox", remedy="use local, e2b or unsafe-subprocess")

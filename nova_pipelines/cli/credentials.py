@@ -1,0 +1,210 @@
+"""`nova client credentials …`: mailboxes and databases of clients. A password is never an argument."""
+
+import os
+import sys
+from enum import StrEnum
+from typing import Annotated, Any
+
+import typer
+
+from nova_pipelines.cli.output import JsonFlag, emit, say
+from nova_pipelines.cli.session import open_nova
+from nova_pipelines.domain.errors import ConfigurationError, Conflict, NotFound
+from nova_pipelines.settings import Settings, load_settings
+
+app = typer.Typer(help="Mailboxes and databases of a client.", no_args_is_help=True)
+
+#: longest password that is read from stdin
+_MAX_PASSWORD = 10_000
+
+
+class Kind(StrEnum):
+    email = "email"
+    database = "database"
+
+
+class Tls(StrEnum):
+    ssl = "ssl"
+    starttls = "starttls"
+    none = "none"
+
+
+SlugArgument = Annotated[str, typer.Argument(metavar="SLUG", help="Short name of the client.")]
+KindArgument = Annotated[Kind, typer.Argument(help="What it gives access to.")]
+LabelOption = Annotated[str, typer.Option(help="Name of the credential, where a client has several of a kind.")]
+
+
+@app.callback()
+def credentials() -> None:
+    """Mailboxes and databases of a client."""
+
+
+@app.command("set")
+def set_(
+    slug: SlugArgument,
+    kind: KindArgument,
+    label: LabelOption = "default",
+    primary: Annotated[bool, typer.Option("--primary", help="Make it the one that is used first.")] = False,
+    imap_host: Annotated[str | None, typer.Option(help="Host of the IMAP server.")] = None,
+    imap_port: Annotated[int | None, typer.Option(help="Port of the IMAP server. [default: 993]")] = None,
+    imap_tls: Annotated[Tls | None, typer.Option(help="Encryption. [default: by port]")] = None,
+    smtp_host: Annotated[str | None, typer.Option(help="Host of the SMTP server.")] = None,
+    smtp_port: Annotated[int | None, typer.Option(help="Port of the SMTP server. [default: 587]")] = None,
+    smtp_tls: Annotated[Tls | None, typer.Option(help="Encryption. [default: by port]")] = None,
+    user: Annotated[str | None, typer.Option(help="Name to log in with.")] = None,
+    address: Annotated[str | None, typer.Option(help="Address to send from. [default: the user]")] = None,
+    folder: Annotated[str | None, typer.Option(help="Folder that doctor tries. [default: INBOX]")] = None,
+    ca_file: Annotated[str | None, typer.Option(help="Certificate of the servers' authority (PEM).")] = None,
+    url: Annotated[str | None, typer.Option(help="database: its URL, without a password.")] = None,
+    password_stdin: Annotated[bool, typer.Option("--password-stdin", help="Read the password from stdin.")] = False,
+    password_env: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Take the password from this environment variable.")
+    ] = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Make or change a credential. The password is asked for, or comes from stdin or the environment.
+
+    For a credential that exists, what is not given stays, the password too. A first mailbox without
+    a host is the one of GMAIL_EMAIL.
+    """
+    from nova_pipelines.database.clients import find_client, set_credential
+    from nova_pipelines.database.secrets import open_box
+
+    given = {
+        "imap_host": imap_host,
+        "imap_port": imap_port,
+        "imap_tls": imap_tls and imap_tls.value,
+        "smtp_host": smtp_host,
+        "smtp_port": smtp_port,
+        "smtp_tls": smtp_tls and smtp_tls.value,
+        "user": user,
+        "address": address,
+        "folder": folder,
+        "ca_file": ca_file and os.path.abspath(os.path.expanduser(ca_file)),  # noqa: PTH100, PTH111 - as a text
+        "url": url,
+    }
+    given = {name: value for name, value in given.items() if value is not None}
+    settings = load_settings()
+    with open_nova(settings) as nova:
+        # nothing slow, such as a person at a prompt, inside the writing transaction
+        with nova.read() as session:
+            known = _known(find_client(session, slug), kind, label)
+            stored = dict(known.settings) if known else {}
+        box = open_box(settings)
+        merged = _complete(kind, stored | given, settings)
+        secret = _password(settings, merged, password_stdin, password_env, exists=known is not None)
+        with nova.session() as session:
+            client = find_client(session, slug)
+            current = _known(client, kind, label)
+            body = {"password": secret} if secret is not None else box.decrypt(current.secret) if current else {}
+            credential = set_credential(
+                session, box, client, kind.value, label, settings=merged, secret=body, primary=primary or None
+            )
+            shown = {
+                "client": client.slug,
+                "kind": kind.value,
+                "label": label,
+                "is_primary": credential.is_primary,
+                "settings": merged,
+            }
+    if as_json:
+        emit(shown)
+    else:
+        say(f"{kind.value} credential {label} of {shown['client']} is set; `nova doctor` tries it")
+
+
+@app.command()
+def remove(slug: SlugArgument, kind: KindArgument, label: LabelOption = "default", as_json: JsonFlag = False) -> None:
+    """Remove a credential of a client. A mailbox whose mails are in the ledger stays."""
+    from sqlalchemy import exists, select
+
+    from nova_pipelines.database.clients import find_client
+    from nova_pipelines.database.nova import Message
+
+    with open_nova() as nova, nova.session() as session:
+        client = find_client(session, slug)
+        credential = _known(client, kind, label)
+        if credential is None:
+            raise NotFound(f"client {slug!r} has no {kind.value} credential {label!r}", remedy=_have(client))
+        if session.scalar(select(exists().where(Message.credential_id == credential.id))):
+            remedy = f"set the client inactive: nova client update {slug} --inactive"
+            raise Conflict(f"mails were read with {label!r}, and their history refers to it", remedy=remedy)
+        others = [other for other in client.credentials if other.kind == kind.value and other is not credential]
+        session.delete(credential)
+        session.flush()
+        if credential.is_primary and others:
+            others[0].is_primary = True
+    if as_json:
+        emit({"client": slug, "kind": kind.value, "label": label, "result": "deleted"})
+    else:
+        say(f"{kind.value} credential {label} of {slug} removed")
+
+
+def _known(client: Any, kind: Kind, label: str) -> Any:
+    return next((known for known in client.credentials if (known.kind, known.label) == (kind.value, label)), None)
+
+
+def _have(client: Any) -> str:
+    labels = ", ".join(f"{known.kind} {known.label}" for known in client.credentials)
+    return f"it has: {labels}" if labels else "it has none"
+
+
+def _complete(kind: Kind, given: dict[str, Any], settings: Settings) -> dict[str, Any]:
+    """The settings with their defaults. Raises ConfigurationError for what is missing or out of place."""
+    if kind is Kind.database:
+        if not given.get("url"):
+            raise ConfigurationError("a database needs its URL", remedy="--url postgresql://user@host:5432/name")
+        return given
+    mailbox = dict(given)
+    if "imap_host" not in mailbox and "smtp_host" not in mailbox and settings.gmail_email:
+        imap, smtp = settings.gmail_imap, settings.gmail_smtp
+        mailbox = {"imap_host": imap[0], "imap_port": imap[1], "smtp_host": smtp[0], "smtp_port": smtp[1]} | mailbox
+        mailbox.setdefault("user", settings.gmail_email)
+    if "imap_host" not in mailbox and "smtp_host" not in mailbox:
+        raise ConfigurationError(
+            "a mailbox needs a server", remedy="give --imap-host and --smtp-host, or set GMAIL_EMAIL"
+        )
+    mailbox.setdefault("user", mailbox.get("address"))
+    if not mailbox["user"]:
+        raise ConfigurationError("a mailbox needs a user to log in with", remedy="give --user")
+    if "imap_host" in mailbox:
+        mailbox.setdefault("imap_port", 993)
+        mailbox.setdefault("imap_tls", "starttls" if mailbox["imap_port"] == 143 else "ssl")
+    if "smtp_host" in mailbox:
+        mailbox.setdefault("smtp_port", 587)
+        mailbox.setdefault("smtp_tls", "ssl" if mailbox["smtp_port"] == 465 else "starttls")
+        if "@" not in str(mailbox.get("address") or mailbox["user"]):
+            raise ConfigurationError(f"{mailbox['user']} is no mail address to send from", remedy="give --address")
+    return mailbox
+
+
+def _password(
+    settings: Settings, mailbox: dict[str, Any], from_stdin: bool, variable: str | None, *, exists: bool
+) -> str | None:
+    """The password from where it was said to be; None: the stored one stays."""
+    if from_stdin and variable:
+        raise ConfigurationError("--password-stdin and --password-env exclude each other", remedy="give one of them")
+    if str(mailbox.get("url", "")).startswith("sqlite:"):
+        return ""  # a file asks for none
+    if from_stdin:
+        return _not_empty(sys.stdin.read(_MAX_PASSWORD).rstrip("\r\n"), "stdin")
+    if variable:
+        return _not_empty(os.environ.get(variable, ""), f"the environment variable {variable}")
+    if settings.gmail_app_password and mailbox.get("user") == settings.gmail_email and not exists:
+        return settings.gmail_app_password.get_secret_value()
+    if not sys.stdin.isatty():
+        if exists:
+            return None
+        remedy = "give --password-stdin or --password-env NAME"
+        raise ConfigurationError("there is no terminal to ask for the password", remedy=remedy)
+    hint = " (empty: keep the stored one)" if exists else ""
+    typed = typer.prompt(
+        f"Password{hint}", hide_input=True, default="" if exists else None, show_default=False, err=True
+    )
+    return str(typed) or None
+
+
+def _not_empty(password: str, source: str) -> str:
+    if not password:
+        raise ConfigurationError(f"{source} holds no password", remedy="check it, and give the command again")
+    return password

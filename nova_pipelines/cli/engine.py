@@ -1,0 +1,93 @@
+"""Runs executions in this process, through Dagster's public API and its instance, without a daemon.
+
+Dagster is imported in here only when something is run. The code location is known by its name alone.
+"""
+
+from __future__ import annotations
+
+import logging
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from sqlalchemy.orm import Session
+
+from nova_pipelines.cli.dagster_home import prepare_dagster_home
+from nova_pipelines.database.executions import close_unfinished
+from nova_pipelines.database.nova import Workflow
+from nova_pipelines.database.session import Database
+from nova_pipelines.domain.errors import DefinitionError, Problem
+from nova_pipelines.settings import Settings
+
+MODULE, ATTRIBUTE = "nova_pipelines.definitions", "nova"
+#: the tag by which the journal knows that a run may take what was kept for it
+RUN_KEY = "dagster/run_key"
+
+
+def new_run_key() -> str:
+    """A key under which executions are kept for a run of this process, so that no daemon takes them."""
+    return str(uuid.uuid4())
+
+
+@dataclass(frozen=True, slots=True)
+class LocalRun:
+    """A run that ended in this process."""
+
+    run_id: str
+    success: bool
+
+
+def start_step(session: Session, workflow: Workflow) -> str:
+    """The name of the step that takes the executions. Raises DefinitionError if the newest version is broken."""
+    from nova_pipelines.compiler.catalog import compile_version
+    from nova_pipelines.compiler.publishing import newest_version
+
+    version = newest_version(session, workflow)
+    _, compiled = compile_version(
+        version.definition,
+        workflow_id=workflow.id,
+        version_id=version.id,
+        version=version.number,
+        source=f"{workflow.name} version {version.number}",
+    )
+    return compiled.plan.steps[0].name
+
+
+def run_here(
+    settings: Settings, nova: Database, *, job_name: str, start: str, executions: Sequence[int], run_key: str
+) -> LocalRun:
+    """Executes the job of the newest version for these executions and waits for its end.
+
+    Raises DefinitionError when Dagster cannot load the job. Executions that the run left unfinished are
+    closed as failed.
+    """
+    prepare_dagster_home(settings)
+    import dagster as dg
+    from dagster._core.definitions.reconstruct import ReconstructableRepository
+
+    _quiet()
+    job = ReconstructableRepository.for_module(MODULE, ATTRIBUTE).get_reconstructable_job(job_name)
+    config = {
+        "ops": {start: {"config": {"executions": list(executions)}}},
+        "loggers": {"console": {"config": {"log_level": "CRITICAL"}}},
+    }
+    with dg.DagsterInstance.get() as instance:
+        try:
+            result = dg.execute_job(job, instance=instance, run_config=config, tags={RUN_KEY: run_key})
+            return LocalRun(result.run_id, result.success)
+        except dg.DagsterInvariantViolationError as error:
+            raise DefinitionError([Problem("", f"Dagster does not load the job: {error}")], source=job_name) from error
+        finally:
+            # whatever ended the run, Ctrl-C too: nobody else would ever close what it left
+            runs = instance.get_run_records(dg.RunsFilter(tags={RUN_KEY: run_key}))
+            keys = [run_key, *(record.dagster_run.run_id for record in runs)]
+            with nova.session() as session:
+                close_unfinished(session, keys, "the run ended before this execution did")
+
+
+def _quiet() -> None:
+    """Dagster's messages stand in its event log; the console belongs to the command."""
+    for name in ("dagster", "nova"):
+        logger = logging.getLogger(name)
+        logger.setLevel(logging.CRITICAL)
+        logger.propagate = False

@@ -1,0 +1,143 @@
+"""What is running: the state file of `nova up`, and questions to Dagster's web service over HTTP."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+import urllib.request
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from nova_pipelines.settings import Settings
+
+LOCATION = "nova"
+#: a reload builds every job: seconds for a thousand of them
+RELOAD_SECONDS = 180
+#: a daemon gives a sign of life every 30 seconds
+SILENT_SECONDS = 120
+
+_STATUS = """query NovaStatus {
+  workspaceOrError { __typename ... on Workspace { locationEntries { name loadStatus locationOrLoadError {
+    __typename ... on PythonError { message } } } } }
+  instance { daemonHealth { allDaemonStatuses { daemonType required healthy lastHeartbeatTime } } }
+}"""
+
+
+@dataclass(frozen=True, slots=True)
+class UpState:
+    """What `nova up` writes down once everything answers."""
+
+    url: str
+    pid: int
+    code_host: str
+    code_port: int
+    dagster_home: str
+
+
+@dataclass(frozen=True, slots=True)
+class DagsterStatus:
+    """What the web service says of itself and of the others. `location_error`: why no job is loaded."""
+
+    location_loaded: bool
+    location_error: str | None
+    #: daemon type → time of its last sign of life (epoch seconds)
+    daemons: dict[str, float]
+
+    @property
+    def location_settled(self) -> bool:
+        return self.location_loaded or self.location_error is not None
+
+    def silent_daemons(self) -> list[str]:
+        """Daemons without a sign of life for so long that they are gone."""
+        oldest = time.time() - SILENT_SECONDS
+        return sorted(name for name, seen in self.daemons.items() if seen < oldest)
+
+    def daemons_alive_since(self, moment: float) -> bool:
+        return bool(self.daemons) and all(seen >= moment for seen in self.daemons.values())
+
+
+def state_path(settings: Settings) -> Path:
+    return settings.nova_home / "up.json"
+
+
+def write_state(settings: Settings, state: UpState) -> None:
+    path = state_path(settings)
+    aside = path.with_name(f".{path.name}.{os.getpid()}")
+    aside.write_text(json.dumps(asdict(state), indent=2) + "\n", encoding="utf-8")
+    aside.replace(path)
+
+
+def read_state(settings: Settings) -> UpState | None:
+    """The state that `nova up` left; None if there is none or its process is gone."""
+    try:
+        state = UpState(**json.loads(state_path(settings).read_text(encoding="utf-8")))
+        os.kill(state.pid, 0)
+    except (OSError, ValueError, TypeError):
+        return None
+    return state
+
+
+def dagster_url(settings: Settings) -> str | None:
+    """Where Dagster's web service should be found: NOVA_DAGSTER_URL, else what `nova up` wrote down."""
+    if settings.nova_dagster_url:
+        return settings.nova_dagster_url.rstrip("/")
+    state = read_state(settings)
+    return state.url if state else None
+
+
+def ask_status(url: str, *, seconds: float = 10.0) -> DagsterStatus:
+    """Asks a running web service. Raises OSError or ValueError when it gives no such answer."""
+    body = json.dumps({"query": _STATUS}).encode()
+    headers = {"Content-Type": "application/json"}
+    if urlsplit(url).scheme not in ("http", "https"):
+        raise ValueError(f"{url} is no http address")
+    request = urllib.request.Request(f"{url}/graphql", data=body, headers=headers)  # noqa: S310 - checked above
+    with urllib.request.urlopen(request, timeout=seconds) as answer:  # noqa: S310
+        data: Any = json.load(answer)
+    try:
+        return _status(data["data"])
+    except (KeyError, TypeError) as error:
+        raise ValueError(f"{url} is no Dagster web service") from error
+
+
+def _status(data: Any) -> DagsterStatus:
+    entries = {entry["name"]: entry for entry in data["workspaceOrError"].get("locationEntries", [])}
+    entry = entries.get(LOCATION)
+    found = (entry or {}).get("locationOrLoadError") or {}
+    message = found.get("message") if found.get("__typename") == "PythonError" else None
+    daemons = {
+        status["daemonType"]: float(status["lastHeartbeatTime"] or 0)
+        for status in data["instance"]["daemonHealth"]["allDaemonStatuses"]
+        if status["required"]
+    }
+    loaded = bool(entry) and entry["loadStatus"] == "LOADED" and found.get("__typename") == "RepositoryLocation"
+    return DagsterStatus(loaded, message, daemons)
+
+
+def reload_location(url: str) -> str | None:
+    """Has the code server read the stored workflows again. None: done; else why not.
+
+    Raises OSError when nothing answers there.
+    """
+    parts = urlsplit(url)
+    with urllib.request.urlopen(f"{url}/server_info", timeout=5):  # noqa: S310 - a URL of the settings
+        pass  # an answer at all: importing the client below takes a second
+    from dagster_graphql import DagsterGraphQLClient, DagsterGraphQLClientError, ReloadRepositoryLocationStatus
+
+    try:
+        client = DagsterGraphQLClient(
+            parts.hostname or "127.0.0.1",
+            port_number=parts.port,
+            use_https=parts.scheme == "https",
+            timeout=RELOAD_SECONDS,
+            path_prefix=parts.path,
+        )
+        info = client.reload_repository_location(LOCATION)
+    except DagsterGraphQLClientError as error:
+        return str(error)
+    if info.status is ReloadRepositoryLocationStatus.SUCCESS:
+        return None
+    return info.message or "the code server gave no reason"

@@ -1,0 +1,40 @@
+"""Dagster resources: the services of a run, and the policy of runs, from the settings."""
+
+import logging
+from collections.abc import Iterator
+
+import dagster as dg
+
+from nova_pipelines.compiler.job import RunPolicy
+from nova_pipelines.nodes.services import ServicesFactory
+from nova_pipelines.nodes.wiring import build_services
+from nova_pipelines.settings import Settings, load_settings
+
+
+def _services(_context: dg.InitResourceContext) -> Iterator[ServicesFactory]:
+    factory = ServicesFactory(lambda: build_services(load_settings()))
+    try:
+        yield factory
+    finally:
+        factory.close()
+
+
+#: built in the run's own process from its environment: nothing secret passes through run config
+services_resource = dg.ResourceDefinition(resource_fn=_services, description="NOVA's databases, mail and sandbox")
+
+
+def run_policy(settings: Settings) -> RunPolicy:
+    return RunPolicy(
+        max_batch=settings.nova_max_batch,
+        max_retries=settings.nova_max_retries,
+        retry_delay_seconds=settings.nova_retry_delay_seconds,
+        run_max_seconds=settings.nova_run_max_seconds,
+    )
+
+
+def sandbox_pool(settings: Settings) -> str | None:
+    """Dagster's pool that bounds how many ops use the cloud at once; the local sandbox needs none."""
+    return "e2b" if settings.sandbox == "e2b" else None
+
+
+log = logging.getLogger("nova")

@@ -1,0 +1,202 @@
+"""Sensors: one scans all mailboxes and requests runs; others close the executions of dead runs."""
+
+import time
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from functools import lru_cache
+
+import dagster as dg
+from dagster._core.definitions.target import AutomationTarget
+from sqlalchemy import func, select
+
+from nova_pipelines.database.clients import mailboxes
+from nova_pipelines.database.nova import Execution
+from nova_pipelines.domain.errors import NovaError
+from nova_pipelines.nodes.intake import ScanReport, make_executions, scan_mailbox, settle_messages
+from nova_pipelines.nodes.services import Services
+from nova_pipelines.nodes.wiring import build_services
+from nova_pipelines.orchestration.dispatch import repeat_requests, request_runs
+from nova_pipelines.orchestration.ledger_audit import UNKNOWN_RUN
+from nova_pipelines.orchestration.loaded import Loaded
+from nova_pipelines.orchestration.runs import ended_runs
+from nova_pipelines.settings import Settings, load_settings
+
+#: seconds of one tick that go into mailboxes; Dagster ends a tick at 60
+SCAN_SECONDS = 20.0
+#: runs that one tick looks up in Dagster's storage
+MAX_RUNS = 200
+
+
+@lru_cache(maxsize=1)
+def _services() -> Services:
+    """One set of services (and connections) for all ticks of this code server."""
+    return build_services(load_settings())
+
+
+def build_sensors(loaded: Mapping[str, Loaded], settings: Settings) -> list[dg.SensorDefinition]:
+    return [
+        mailbox_sensor(loaded, settings),
+        dead_run_sensor(dg.DagsterRunStatus.FAILURE, "failed_run_sensor"),
+        dead_run_sensor(dg.DagsterRunStatus.CANCELED, "canceled_run_sensor"),
+    ]
+
+
+def mailbox_sensor(loaded: Mapping[str, Loaded], settings: Settings) -> dg.SensorDefinition:
+    """Scans every mailbox with bounded work and asks for runs of what is pending."""
+
+    def evaluate(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.SkipReason:
+        services = _services()
+        nova = services.databases.nova
+        requests = repeat_requests(nova, loaded, lambda key: _run_exists(context.instance, key))
+        close_orphans(services, context.instance, datetime.now(UTC))
+        cursor, errors = scan_all(services, loaded, context.cursor)
+        errors += _settle_all(services, loaded)
+        requests += request_runs(nova, loaded, max_batch=settings.nova_max_batch)
+        for error in errors:
+            context.log.error(error)
+        if not requests:
+            reason = "; ".join(errors) if errors else "no new mail and nothing pending"
+            context.update_cursor(cursor)
+            return dg.SkipReason(reason)
+        return dg.SensorResult(run_requests=requests, cursor=cursor)
+
+    sensor = dg.SensorDefinition(
+        name="mailbox_sensor",
+        evaluation_fn=evaluate,
+        minimum_interval_seconds=5,
+        description="Scans all mailboxes, fills the ledger and requests runs of what is waiting.",
+        default_status=dg.DefaultSensorStatus.RUNNING,
+    )
+    # targets by name: a sensor that took the job definitions would have all of them built in every process
+    sensor._targets = [AutomationTarget(resolvable_to_job=name) for name in loaded]
+    return sensor
+
+
+def scan_all(services: Services, loaded: Mapping[str, Loaded], cursor: str | None) -> tuple[str, list[str]]:
+    """Scans mailbox after mailbox, going on after the one where the last tick ended.
+
+    Returns the new cursor (the credential to go on after) and what went wrong; a mailbox that fails keeps
+    no other from being read.
+    """
+    deadline = time.monotonic() + SCAN_SECONDS
+    triggers = [workflow for workflow in loaded.values() if _trigger(workflow)]
+    folders = sorted({workflow.compiled.folder or "INBOX" for workflow in triggers})
+    with services.databases.nova.read() as session:
+        places = [
+            (credential.id, folder, client.slug)
+            for client, credential in mailboxes(session)
+            for folder in folders
+            if any(_serves(workflow, client.slug, folder) for workflow in triggers)
+        ]
+    begin = next((i + 1 for i, place in enumerate(places) if f"{place[0]}:{place[1]}" == cursor), 0)
+    errors: list[str] = []
+    last = cursor or ""
+    for credential_id, folder, slug in places[begin:] + places[:begin]:
+        if time.monotonic() > deadline:
+            break
+        last = f"{credential_id}:{folder}"
+        try:
+            report: ScanReport = scan_mailbox(services, credential_id, folder, deadline=deadline)
+            errors += [f"mailbox of {slug}: {error}" for error in report.errors]
+        except NovaError as error:
+            errors.append(f"mailbox of {slug}: {error}")
+    for workflow in triggers:
+        _make(services, workflow)
+    return last, errors
+
+
+def _trigger(workflow: Loaded) -> bool:
+    return workflow.definition.trigger is not None and workflow.definition.trigger.mailbox is not None
+
+
+def _serves(workflow: Loaded, slug: str, folder: str) -> bool:
+    slugs = workflow.compiled.client_slugs
+    return workflow.compiled.folder == folder and (slugs is None or slug in slugs)
+
+
+def _make(services: Services, workflow: Loaded) -> None:
+    compiled = workflow.compiled
+    with services.databases.nova.read() as session:
+        clients = [
+            client.id
+            for client, _ in mailboxes(session)
+            if compiled.client_slugs is None or client.slug in compiled.client_slugs
+        ]
+    make_executions(
+        services,
+        workflow_id=compiled.workflow_id,
+        version_id=compiled.version_id,
+        folder=compiled.folder or "INBOX",
+        client_ids=sorted(set(clients)),
+    )
+
+
+def _settle_all(services: Services, loaded: Mapping[str, Loaded]) -> list[str]:
+    """Repeats "done but not flagged" on the servers, for every workflow that reads mail."""
+    errors: list[str] = []
+    for workflow in loaded.values():
+        compiled = workflow.compiled
+        if compiled.folder is None:
+            continue
+        try:
+            settle_messages(services, workflow_id=compiled.workflow_id, then=compiled.then)
+        except NovaError as error:
+            errors.append(f"finished mails could not be flagged yet: {error}")
+    return errors
+
+
+def _run_exists(instance: dg.DagsterInstance, run_key: str) -> bool:
+    filters = dg.RunsFilter(tags={"dagster/run_key": run_key})
+    return bool(instance.get_run_records(filters, limit=1))
+
+
+def dead_run_sensor(status: dg.DagsterRunStatus, name: str) -> dg.SensorDefinition:
+    @dg.run_status_sensor(
+        run_status=status,
+        name=name,
+        default_status=dg.DefaultSensorStatus.RUNNING,
+        description="Closes the executions of runs that ended before their work did.",
+    )
+    def close(context: dg.RunStatusSensorContext) -> dg.SkipReason | None:
+        run = context.dagster_run
+        # Dagster sets the tag a moment after the status; what nobody retries after all is left to close_orphans
+        may_retry = status is dg.DagsterRunStatus.FAILURE and context.instance.run_retries_enabled
+        if run.tags.get("dagster/will_retry", str(may_retry).lower()) == "true":
+            return dg.SkipReason(f"run {run.run_id} is retried: its executions go on there")
+        reason = (context.dagster_event.message or "") if context.dagster_event else ""
+        closed = close_executions(_services(), run.run_id, run.tags.get("dagster/run_key"), status.value, reason)
+        return dg.SkipReason(f"closed {closed} executions of run {run.run_id}")
+
+    return close
+
+
+def close_orphans(services: Services, instance: dg.DagsterInstance, now: datetime) -> int:
+    """Closes executions of runs that ended some minutes ago and that no retry goes on with; returns how many.
+
+    Such are left where a retry died before it took them over, or could not be launched at all.
+    """
+    unfinished = Execution.status.in_(["pending", "running"]) & Execution.run_id.is_not(None)
+    query = select(Execution.run_id).where(unfinished).group_by(Execution.run_id)
+    with services.databases.nova.read() as session:
+        oldest = session.scalars(query.order_by(func.min(Execution.id)).limit(MAX_RUNS))
+        names = [name for name in oldest if name]
+    return sum(
+        close_executions(services, name, None, how, "and no other run went on with it")
+        for name, how in ended_runs(instance, names, now).items()
+        if how != UNKNOWN_RUN
+    )
+
+
+def close_executions(services: Services, run_id: str, run_key: str | None, status: str, reason: str) -> int:
+    """Marks the unfinished executions of an ended run as failed. Returns how many."""
+    with services.databases.nova.session() as session:
+        rows = session.scalars(
+            select(Execution).where(
+                Execution.run_id.in_([run_id, *([run_key] if run_key else [])]),
+                Execution.status.in_(["pending", "running"]),
+            )
+        ).all()
+        for row in rows:
+            row.status = "failed"
+            row.error = f"the run ended ({status.lower()}) before this execution did: {reason}"[:2_000]
+        return len(rows)
