@@ -114,7 +114,11 @@ def _running(settings: Settings) -> str:
     return f"code server, daemon and web UI answer at {url}"
 
 
-def demo() -> None:
+def demo(
+    keep: Annotated[
+        bool, typer.Option("--keep", help="Send no mail: keep running what an earlier demo left.")
+    ] = False,
+) -> None:
     """Show NOVA at work on mails that it sends to itself: no account and no key is needed."""
     try:
         from nova_pipelines.demo.run import run_demo
@@ -125,7 +129,7 @@ def demo() -> None:
             f"the demo needs a package that is not installed: {error.name}",
             remedy="pip install 'nova-pipelines[demo]'",
         ) from error
-    code = run_demo()
+    code = run_demo(keep=keep)
     if code:
         raise typer.Exit(int(code))
 

@@ -71,9 +71,7 @@ def ledger(databases: Databases, mails: Sequence[DemoMail]) -> dict[str, list[Se
     wanted = {str(mail.message["Message-ID"]) for mail in mails}
     found: dict[str, list[Seen]] = {}
     with databases.nova.read() as session:
-        messages = session.scalars(
-            select(Message).where(Message.message_id.in_(wanted)).order_by(Message.id)
-        ).all()
+        messages = session.scalars(select(Message).where(Message.message_id.in_(wanted)).order_by(Message.id)).all()
         executions = session.scalars(
             select(Execution)
             .where(Execution.message_id.in_([message.id for message in messages]))
@@ -82,7 +80,9 @@ def ledger(databases: Databases, mails: Sequence[DemoMail]) -> dict[str, list[Se
         session.expunge_all()
     for message in messages:
         own = tuple(execution for execution in executions if execution.message_id == message.id)
-        found.setdefault(str(message.message_id), []).append(Seen(message.id, message.status, message.flagged_at is not None, own))
+        found.setdefault(str(message.message_id), []).append(
+            Seen(message.id, message.status, message.flagged_at is not None, own)
+        )
     return found
 
 

@@ -28,7 +28,9 @@ from nova_pipelines.domain.errors import ConfigurationError
 from nova_pipelines.settings import load_settings
 
 #: variables that lead to a user's own NOVA, which the demo must not touch
-PRIVATE = re.compile(r"^(DATABASE_URL|FACTURAS_DATABASE_URL|REDIS_URL|GMAIL_.*|E2B_.*|DAGSTER_HOME|NOVA_(?!SANDBOX$).*)$")
+PRIVATE = re.compile(
+    r"^(DATABASE_URL|FACTURAS_DATABASE_URL|REDIS_URL|GMAIL_.*|E2B_.*|DAGSTER_HOME|NOVA_(?!SANDBOX$).*)$"
+)
 PATIENCE_SECONDS = 240.0
 PASSWORD_VARIABLE = "DEMO_MAIL_PASSWORD"  # noqa: S105 - the name of a variable
 BROKEN = """name: Broken
@@ -51,9 +53,13 @@ def run_demo(*, keep: bool = False, port: int | None = None, console: Console | 
     environment |= {"NOVA_HOME": str(home)}
     workflow = Path(nova_pipelines.__file__).parent.parent / "workflows" / "invoice_processing.yaml"
     if not workflow.is_file():
-        raise ConfigurationError("the demo's workflow is not here", remedy="run the demo from a checkout of the project")
+        raise ConfigurationError(
+            "the demo's workflow is not here", remedy="run the demo from a checkout of the project"
+        )
     with DemoServers(home / "mail") as servers:
-        console.print(f"IMAP on {servers.imap_host}:{servers.imap_port}, SMTP on {servers.smtp_host}:{servers.smtp_port}")
+        console.print(
+            f"IMAP on {servers.imap_host}:{servers.imap_port}, SMTP on {servers.smtp_host}:{servers.smtp_port}"
+        )
         _set_up(console, environment, servers, home, workflow)
         with _nova_up(console, environment, home, port or _free_port()) as url:
             if keep:
@@ -65,9 +71,7 @@ def run_demo(*, keep: bool = False, port: int | None = None, console: Console | 
                 databases.close()
 
 
-def _set_up(
-    console: Console, environment: dict[str, str], servers: DemoServers, home: Path, workflow: Path
-) -> None:
+def _set_up(console: Console, environment: dict[str, str], servers: DemoServers, home: Path, workflow: Path) -> None:
     broken = home / "workflows" / "broken.yaml"
     broken.parent.mkdir(parents=True, exist_ok=True)
     broken.write_text(BROKEN, encoding="utf-8")
@@ -193,7 +197,12 @@ def _demonstrate(
 def _progress(console: Console, databases: Databases, mails: Sequence[DemoMail]) -> None:
     """Shows how many mails are through, until all are or patience ends."""
     deadline = time.monotonic() + PATIENCE_SECONDS
-    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.completed}/{task.total}"), TimeElapsedColumn())
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("{task.completed}/{task.total}"),
+        TimeElapsedColumn(),
+    )
     with Progress(*columns, console=console) as progress:
         task = progress.add_task("mails processed", total=len(mails))
         while time.monotonic() < deadline:

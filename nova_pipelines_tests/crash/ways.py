@@ -26,9 +26,7 @@ class Way:
 
 
 WAYS = {
-    "low": Way(
-        ("start", "mail_fetch", "has_pdf", "extract_invoice", "amount", "invoice_write", "end"), "242.00", 1, 0
-    ),
+    "low": Way(("start", "mail_fetch", "has_pdf", "extract_invoice", "amount", "invoice_write", "end"), "242.00", 1, 0),
     "high": Way(
         ("start", "mail_fetch", "has_pdf", "extract_invoice", "amount", "approval", "tell_sender", "end"),
         "15000.59",

@@ -81,8 +81,7 @@ class Engine:
                 return 200, VERSION
             case ["POST ", "containers", "create"]:
                 number = secrets.token_hex(32)
-                network = next(iter((body.get("NetworkingConfig") or {}).get("EndpointsConfig", {})), None)
-                self.containers[number] = Container(body, [network] if network else [])
+                self.containers[number] = Container(body, [body["HostConfig"]["NetworkMode"]])
                 return 201, {"Id": number, "Warnings": []}
             case ["POST ", "containers", number, "start"] if number in self.containers:
                 container = self.containers[number]

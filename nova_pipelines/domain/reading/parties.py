@@ -63,6 +63,9 @@ _COMPANY = re.compile(
 )
 _NO_NAME = re.compile(r"^(?:page|pagina|factura|invoice|rechnung|facture|gutschrift|fecha|date|tel|www|http)", re.I)
 
+#: the document's title in capitals, on the same line as the letterhead
+_TITLE_BESIDE = re.compile(r"(?<=\S)\s+(?:FACTURA(?: (?:SIMPLIFICADA|RECTIFICATIVA))?|(?:TAX )?INVOICE|RECHNUNG|FACTURE)$")
+
 
 def invoice_numbers(lines: Sequence[Line]) -> list[str]:
     """Every number behind a label such as `Factura nº`, in order; then, if there is none, the one in the title."""
@@ -141,5 +144,6 @@ def _name(text: str) -> str | None:
     """A line as a name: up to a tax id's label, without titles and numbers."""
     label = _TAX_WORD.search(text)
     name = text[: label.start()].strip(" ,;:-·|") if label else text.strip()
+    name = _TITLE_BESIDE.sub("", name)
     good = 2 < len(name) <= 100 and not _NO_NAME.match(name) and sum(map(str.isdigit, name)) <= 4
     return name if good else None
