@@ -102,5 +102,14 @@ def run_job(context: Any, server: int, job_name: str, config: dict[str, Any], st
 
 
 def _children(pid: int) -> set[int]:
+    """Run workers of a code server: its children, without multiprocessing's resource tracker, which stays."""
     tasks = Path(f"/proc/{pid}/task").iterdir()
-    return {int(child) for task in tasks for child in (task / "children").read_text().split()}
+    found = {int(child) for task in tasks for child in (task / "children").read_text().split()}
+    return {child for child in found if b"resource_tracker" not in _command_line(child)}
+
+
+def _command_line(pid: int) -> bytes:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes()
+    except FileNotFoundError:  # it ended in between
+        return b""

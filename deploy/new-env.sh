@@ -1,7 +1,7 @@
 #!/bin/sh
-# Prints .env.example with a new random value for each password and key: `sh deploy/new-env.sh > .env`.
+# Prints .env.example with a new random value for each password and key:
+#   (umask 077 && sh deploy/new-env.sh > .env)
 set -eu
-umask 077
 hex() { od -An -N24 -tx1 /dev/urandom | tr -d ' \n'; }
 fernet() { head -c 32 /dev/urandom | base64 | tr '+/' '-_'; }
 while IFS= read -r line; do

@@ -192,7 +192,7 @@ def _password(
         return _not_empty(os.environ.get(variable, ""), f"the environment variable {variable}")
     if settings.gmail_app_password and mailbox.get("user") == settings.gmail_email and not exists:
         return settings.gmail_app_password.get_secret_value()
-    if not sys.stdin.isatty():
+    if not _has_terminal():
         if exists:
             return None
         remedy = "give --password-stdin or --password-env NAME"
@@ -202,6 +202,10 @@ def _password(
         f"Password{hint}", hide_input=True, default="" if exists else None, show_default=False, err=True
     )
     return str(typed) or None
+
+
+def _has_terminal() -> bool:
+    return sys.stdin.isatty()
 
 
 def _not_empty(password: str, source: str) -> str:

@@ -19,7 +19,6 @@ from typing import Any, Self
 import dagster as dg
 import pytest
 from dagster._cli.job import _create_run
-from dagster._core.definitions.reconstruct import ReconstructableJob
 from dagster._core.events import DagsterEvent, DagsterEventType
 from dagster._core.execution.plan.resume_retry import ReexecutionStrategy
 from dagster._core.remote_origin import InProcessCodeLocationOrigin
@@ -30,9 +29,10 @@ from dagster._daemon.auto_run_reexecution.auto_run_reexecution import consume_ne
 from dagster._utils.error import SerializableErrorInfo
 
 from nova_pipelines_tests.crash.worker import Kill, work
+from nova_pipelines_tests.fixtures.location import ATTRIBUTE, MODULE, forget_definitions
 from nova_pipelines_tests.fixtures.world import ROOT
 
-MODULE, JOB, START = "nova_pipelines.definitions", "invoice_processing", "start"
+JOB, START = "invoice_processing", "start"
 WORKER_SECONDS = 60
 QUIET = {"console": {"config": {"log_level": "ERROR"}}}
 PRELOAD = [
@@ -75,7 +75,7 @@ class Engine:
     def workspace(self) -> WorkspaceProcessContext:
         if self._workspace is None:
             forget_definitions()
-            target = LoadableTargetOrigin(executable_path=sys.executable, module_name=MODULE, attribute="nova")
+            target = LoadableTargetOrigin(executable_path=sys.executable, module_name=MODULE, attribute=ATTRIBUTE)
             origin = InProcessCodeLocationOrigin(target, location_name="nova")
             context = WorkspaceProcessContext(self.instance, InProcessTestWorkspaceLoadTarget(origin))
             self._workspace = self._stack.enter_context(context)
@@ -177,13 +177,6 @@ class Engine:
             failure = data.user_failure_data
             texts.append(f"{failure.description if failure else ''} {_all(data.error)}")
         return texts
-
-
-def forget_definitions() -> None:
-    """Makes the next load in this process a fresh one, as it is in the code server's new process."""
-    sys.modules.pop(MODULE, None)
-    ReconstructableJob.get_definition.cache_clear()
-    ReconstructableJob.get_repository_definition.cache_clear()
 
 
 def _all(error: SerializableErrorInfo | None) -> str:

@@ -52,7 +52,7 @@ class Engine:
         handler = type("Handler", (_Handler,), {"engine": self})
         kind = _UnixServer if socket else _TcpServer
         self._server = kind(str(socket) if socket else ("127.0.0.1", 0), handler)  # type: ignore[arg-type]
-        self.host = f"unix://{socket}" if socket else f"tcp://127.0.0.1:{self._server.server_address[1]}"
+        self.host = f"unix://{socket}" if socket else f"tcp://127.0.0.1:{self._server.socket.getsockname()[1]}"
 
     def __enter__(self) -> Self:
         self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.05})

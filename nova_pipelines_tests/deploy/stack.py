@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -75,8 +75,8 @@ class Stack:
 
     home: Path
     urls: dict[str, str]
-    code_port: int
-    web_port: int
+    #: of code server and web service
+    ports: tuple[int, int]
     dagster_configuration: Path = ROOT / "deploy" / "process" / "dagster.yaml"
     docker_host: str = ""
     processes: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
@@ -92,7 +92,7 @@ class Stack:
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self.web_port}"
+        return f"http://127.0.0.1:{self.ports[1]}"
 
     def image_environment(self) -> dict[str, str]:
         """What the Dockerfile's ENV says, with this machine's folders."""
@@ -116,24 +116,24 @@ class Stack:
             "FACTURAS_DATABASE_URL": self.urls["facturas"],
             "DAGSTER_DATABASE_URL": self.urls["dagster"],
             "NOVA_CODE_HOST": "127.0.0.1",
-            "NOVA_CODE_PORT": str(self.code_port),
+            "NOVA_CODE_PORT": str(self.ports[0]),
             "NOVA_DAGSTER_URL": self.url,
             "DOCKER_HOST": self.docker_host,
         }
 
-    def command(self, words: list[str]) -> list[str]:
+    def command(self, words: Sequence[str]) -> list[str]:
         """A command of docker-compose.yml, begun by the image's entry point."""
         places = {
             "/opt/nova": str(ROOT),
             "0.0.0.0": "127.0.0.1",  # noqa: S104 # the address that is replaced
-            "4000": str(self.code_port),
-            "3000": str(self.web_port),
+            "4000": str(self.ports[0]),
+            "3000": str(self.ports[1]),
         }
         for place, here in places.items():
             words = [word.replace(place, here) for word in words]
         return [str(ROOT / "deploy/entrypoint.sh"), *words]
 
-    def run(self, service: str, words: list[str] | None = None, *, seconds: float = 60, **variables: str) -> str:
+    def run(self, service: str, words: Sequence[str] | None = None, *, seconds: float = 60, **variables: str) -> str:
         """Runs a service's command (or another in its place, as `docker compose run` does) to its end."""
         command = self.command(words or self.services[service]["command"])
         environment = self.environment(service) | variables
@@ -172,7 +172,7 @@ class Stack:
 
     def _wait_for_port(self, service: str, seconds: float) -> None:
         """Costs nothing, unlike a health check, which loads Dagster."""
-        port = {"code": self.code_port, "web": self.web_port}.get(service)
+        port = {"code": self.ports[0], "web": self.ports[1]}.get(service)
 
         def opened() -> bool:
             self._must_live(service)

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from nova_pipelines.settings import Settings
+from nova_pipelines.settings import Settings, load_settings
 from nova_pipelines_tests.deploy.compose import FILES, ROOT, env_example, load, load_merged, variables
 
 NOVA = ("migrate", "code", "daemon", "web")
@@ -69,7 +69,7 @@ def test_new_env_makes_secrets_that_nova_takes(monkeypatch):
         monkeypatch.delenv(variable, raising=False)
         if variable in environment:
             monkeypatch.setenv(variable, environment[variable])
-    settings = Settings()
+    settings = load_settings()
     assert settings.database_url.startswith("postgresql+psycopg2://nova:")
     assert settings.facturas_database_url.endswith("@facturas-db:5432/facturas")
     assert settings.sandbox == "local"

@@ -8,10 +8,11 @@ import pytest
 import yaml
 from dagster._core.instance.ref import InstanceRef
 from dagster._core.launcher.default_run_launcher import DefaultRunLauncher
+from dagster._core.remote_origin import GrpcServerCodeLocationOrigin
 from dagster._core.workspace.load_target import WorkspaceFileTarget
 from dagster_docker import DockerRunLauncher
 from dagster_postgres import DagsterPostgresStorage
-from docker.models.containers import _create_container_args
+from docker.models.containers import _create_container_args  # pyright: ignore[reportAttributeAccessIssue]
 
 from nova_pipelines.settings import Settings
 from nova_pipelines_tests.deploy.compose import ROOT, env_example, load
@@ -95,6 +96,7 @@ def test_the_workspace_names_the_code_server(monkeypatch):
     monkeypatch.setenv("NOVA_CODE_HOST", "code")
     monkeypatch.setenv("NOVA_CODE_PORT", "4000")
     (origin,) = WorkspaceFileTarget([path]).create_origins()
+    assert isinstance(origin, GrpcServerCodeLocationOrigin)
     assert (origin.location_name, origin.host, origin.port) == ("nova", "code", 4000)
 
 
