@@ -6,6 +6,7 @@ import json
 import os
 import time
 import urllib.request
+import warnings
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -135,9 +136,11 @@ def reload_location(url: str) -> str | None:
             timeout=RELOAD_SECONDS,
             path_prefix=parts.path,
         )
-        info = client.reload_repository_location(LOCATION)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)  # Dagster 1.13 calls gql 4 in gql 3's way
+            info = client.reload_repository_location(LOCATION)
     except DagsterGraphQLClientError as error:
-        return str(error)
+        return str(error.__cause__ or error)  # its own text repeats the query
     if info.status is ReloadRepositoryLocationStatus.SUCCESS:
         return None
     return info.message or "the code server gave no reason"

@@ -83,8 +83,9 @@ class _Reading:
         graph, prefix = self._graph(root)
         name, description = self._name(root), self._description(root)
         trigger = None if root.get("trigger") is None else self._part(Trigger, root["trigger"], "trigger")
-        self._read_nodes(graph.get("nodes"), f"{prefix}nodes")
-        self._read_edges(graph.get("edges"), f"{prefix}edges")
+        if graph is not None:
+            self._read_nodes(graph.get("nodes"), f"{prefix}nodes")
+            self._read_edges(graph.get("edges"), f"{prefix}edges")
         if self.outlines:
             place, whole = f"{prefix}nodes", self.all_ways_read
             self.problems += graph_problems(self.outlines, self.ways, place=place, all_ways_read=whole)
@@ -102,7 +103,7 @@ class _Reading:
         if place not in self.unsound:
             self.problems.append(Problem(place, reason))
 
-    def _graph(self, root: dict[str, Any]) -> tuple[dict[str, Any], str]:
+    def _graph(self, root: dict[str, Any]) -> tuple[dict[str, Any] | None, str]:
         """The object that holds nodes and edges, and the place of its members."""
         self._unknown_fields(root, "", ROOT_FIELDS)
         if root.get("graph_definition") is None:
@@ -111,7 +112,7 @@ class _Reading:
         graph = as_object(root[place])
         if graph is None:
             self._add(place, "must be an object with nodes and edges")
-            return {}, f"{place}."
+            return None, f"{place}."
         self._unknown_fields(graph, place, ("nodes", "edges"))
         for key in ("nodes", "edges"):
             if root.get(key) is not None:

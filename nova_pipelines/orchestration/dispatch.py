@@ -58,7 +58,7 @@ def repeat_requests(
     groups: dict[tuple[str, int], list[tuple[int, str | None]]] = {}
     with nova.read() as session:
         for run_key, workflow_id, execution_id, slug in session.execute(query):
-            groups.setdefault((run_key, workflow_id), []).append((execution_id, slug))
+            groups.setdefault((str(run_key), workflow_id), []).append((execution_id, slug))
     requests: list[dg.RunRequest] = []
     for (run_key, workflow_id), group in groups.items():
         if workflow_id in names and not run_exists(run_key):

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import signal
+import subprocess
+import time
 from datetime import date
 from decimal import Decimal
 from pathlib import Path
@@ -11,7 +14,7 @@ import pytest
 from nova_pipelines.database.facturas import Invoice
 from nova_pipelines.database.nova import Execution
 from nova_pipelines.database.session import Database
-from nova_pipelines_tests.cli.conftest import Nova, arithmetic
+from nova_pipelines_tests.cli.conftest import PROGRAM, Nova, arithmetic
 from nova_pipelines_tests.fixtures.chains import change, write_chain
 
 
@@ -225,3 +228,23 @@ def test_invoices(invoices: Nova):
     assert "2 invoices in EUR: 0,30 €" in invoices("invoices", "list", "--client", "idom").err
     assert [row["id"] for row in invoices.json("invoices", "list", "--status", "pending_approval")] == [1]
     assert [row["id"] for row in invoices.json("invoices", "list", "--limit", "1")] == [3]
+
+
+def test_ctrl_c_leaves_an_execution_that_can_be_retried(loaded: Nova, tmp_path: Path):
+    path = tmp_path / "sleeper.json"
+    path.write_text(arithmetic("Sleeper").replace("context['result'] =", "import time; time.sleep(50); x ="))
+    loaded("workflow", "load", path)
+    with subprocess.Popen([*PROGRAM, "run", "sleeper", "--wait"], stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        deadline = time.monotonic() + 60
+        while len(loaded.json("chain", "show", "1")["entries"] if loaded.json("executions", "list") else ()) < 1:
+            assert time.monotonic() < deadline
+            assert process.poll() is None
+        process.send_signal(signal.SIGINT)
+        code, said = process.wait(60), process.stderr.read()
+
+    assert code == 130, said
+    assert "Traceback" not in said
+    shown = loaded.json("executions", "show", "1")
+    assert shown["status"] == "failed", shown
+    assert loaded.json("executions", "retry", "1")["refused"] == []

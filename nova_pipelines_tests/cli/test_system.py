@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import sys
 from pathlib import Path
@@ -11,7 +12,7 @@ import pytest
 import yaml
 from typer.testing import CliRunner
 
-from nova_pipelines.cli import dagster_home, serve
+from nova_pipelines.cli import dagster_home, processes, serve
 from nova_pipelines.cli.main import app
 from nova_pipelines.settings import load_settings
 from nova_pipelines_tests.cli.conftest import Nova, arithmetic
@@ -236,20 +237,25 @@ def procfile() -> dict[str, list[str]]:
     return {name: command.split() for name, _, command in (line.partition(": ") for line in lines)}
 
 
-def test_the_procfile_starts_the_programs_of_nova_up(becomes, monkeypatch: pytest.MonkeyPatch):
+def test_the_procfile_starts_the_programs_of_nova_up(becomes, nova: Nova, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("PORT", "5123")
+    started: list[list[str]] = []
+    monkeypatch.setattr(processes.subprocess, "Popen", lambda command, **_: started.append(command))
+    family = processes.Family(nova.home / "logs", {})
     commands = procfile()
     assert commands.pop("release") == ["nova", "migrate"]
     assert tuple(commands) == serve.PROGRAMS
 
     for name, command in commands.items():
-        assert command[:3] == ["nova", "serve", name]
         by_procfile, _ = becomes(*command[1:])
-        # as `nova up` starts it (Family.start)
-        more = ["--host", "0.0.0.0", "--port", "5123"] if name == "web" else []
-        by_up, _ = becomes("serve", name, *more, "--parent", "0")
-        assert by_procfile == by_up
-        assert by_procfile[:4] == [sys.executable, "-m", "nova_pipelines.cli.keeper", "0"]
+        place = command[3:] if name == "web" else []
+        family.start(name, *place)
+        assert started[-1][:3] == [sys.executable, "-m", "nova_pipelines.cli.main"]
+        by_up, _ = becomes(*started[-1][3:])
+        # the same but for the process that they must not outlive
+        assert [by_procfile[3], by_up[3]] == ["0", str(os.getpid())]
+        assert by_procfile[4:] == by_up[4:]
+    assert by_procfile[-6:-4] == ["--port", "5123"]
 
 
 def test_where_the_programs_find_each_other(becomes, nova: Nova, monkeypatch: pytest.MonkeyPatch):

@@ -1,4 +1,4 @@
-"""The whole machinery, none of it replaced: code server, daemon, sensor, launcher; the worker is killed from outside."""
+"""Nothing is replaced: code server, daemon, sensor and launcher are real, and the worker is killed from outside."""
 
 from __future__ import annotations
 

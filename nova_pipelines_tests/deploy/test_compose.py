@@ -201,6 +201,23 @@ def test_commands_and_options_exist(service):
             assert option in usage, f"{shlex.join(command)}: {option} is unknown"
 
 
+def test_the_procfile_starts_the_same_programs(services):
+    lines = [line for line in (ROOT / "Procfile").read_text(encoding="utf-8").splitlines() if line.strip()]
+    commands = {name: command.removeprefix(" sh deploy/entrypoint.sh") for name, _, command in
+                (line.partition(":") for line in lines)}  # fmt: skip
+    assert "nova migrate" in commands.pop("release")
+    assert "nova migrate" in services["migrate"]["command"][-1]
+    assert set(commands) == {"code", "daemon", "web"}
+    for name, command in commands.items():
+        # host and port are the only things that differ between a container and a process
+        assert _program(shlex.split(command)) == _program(services[name]["command"]) == ["nova", "serve", name]
+
+
+def _program(command: list[str]) -> list[str]:
+    return [word for word, before in zip(command, ["", *command], strict=False)
+            if not word.startswith("--") and not before.startswith("--")]  # fmt: skip
+
+
 def _words(command: list[str]) -> list[list[str]]:
     """The commands of a service: one, or those that a shell runs one after another."""
     if command[:2] != ["sh", "-ec"]:

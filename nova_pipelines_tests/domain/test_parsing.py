@@ -251,7 +251,7 @@ def _with(**fields) -> dict:
     ],
 )
 def test_faults_of_the_file(data, told):
-    assert told in problems(data if not isinstance(data, str) else f'"{data}"')
+    assert problems(data if not isinstance(data, str) else f'"{data}"') == [told]
 
 
 def test_places_within_graph_definition_are_told_as_they_stand():
@@ -259,6 +259,13 @@ def test_places_within_graph_definition_are_told_as_they_stand():
     told = problems({"name": "Small", "graph_definition": {"nodes": data["nodes"], "edges": data["edges"]}})
     assert told
     assert all(text.startswith(("graph_definition.nodes[", "graph_definition.edges[")) for text in told)
+
+
+def test_a_missing_start_is_told_where_the_nodes_stand():
+    graph = {"nodes": SMALL["nodes"][1:], "edges": SMALL["edges"][1:]}
+    assert problems({"name": "Small", "graph_definition": graph}) == [
+        "graph_definition.nodes: no start node: add one node of type start"
+    ]
 
 
 def test_nodes_in_two_places_are_refused():

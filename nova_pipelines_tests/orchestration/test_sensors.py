@@ -19,7 +19,7 @@ from nova_pipelines.database.nova import Credential, Execution
 from nova_pipelines.nodes.intake import scan_mailbox
 from nova_pipelines.orchestration import sensors
 from nova_pipelines.orchestration.dispatch import PATIENCE
-from nova_pipelines.orchestration.runs import GRACE
+from nova_pipelines.orchestration.runs import GRACE, ended_runs
 from nova_pipelines_tests.fixtures.dovecot import DovecotServer, MailUser
 from nova_pipelines_tests.fixtures.location import load_repository
 from nova_pipelines_tests.fixtures.sockets import closed_port
@@ -260,12 +260,13 @@ def test_executions_of_a_run_that_is_retried_stay_open(
     assert statuses(world) == [("running", run.run_id)] * 4
 
 
-def close_later(world: World, instance: dg.DagsterInstance, after: timedelta) -> int:
-    return sensors.close_orphans(world.services, instance, datetime.now(UTC) + after)
-
-
 def test_what_a_dead_retry_never_took_over_is_closed_after_a_while(
-    world: World, compiled: Compiled, repository: dg.RepositoryDefinition, instance: dg.DagsterInstance, four: list[int]
+    world: World,
+    compiled: Compiled,
+    repository: dg.RepositoryDefinition,
+    instance: dg.DagsterInstance,
+    four: list[int],
+    monkeypatch: pytest.MonkeyPatch,
 ):
     """Held by the first run, whose retry died at its very start: nobody else would ever close them."""
     first = dead_run(repository, instance)
@@ -275,8 +276,10 @@ def test_what_a_dead_retry_never_took_over_is_closed_after_a_while(
     Journal(world.services.databases.nova, retry.run_id, frozenset({first.run_id})).claim(four[:1], compiled.version_id)
     assert "closed 1 executions" in evaluate(repository, instance, stored(instance, retry.run_id))
     assert [status for status, _ in statuses(world)] == ["failed", "running", "running", "pending"]
-    assert close_later(world, instance, GRACE / 2) == 0
-    assert close_later(world, instance, GRACE + timedelta(minutes=1)) == 2
+    tick(repository, instance)
+    assert [status for status, _ in statuses(world)][:3] == ["failed", "running", "running"]
+    monkeypatch.setattr(sensors, "ended_runs", lambda *args: ended_runs(*args[:2], args[2] + 2 * GRACE))
+    tick(repository, instance)
     assert [status for status, _ in statuses(world)] == ["failed", "failed", "failed", "pending"]
 
 
@@ -295,5 +298,5 @@ def test_executions_of_living_and_of_unknown_runs_stay_open(
     Journal(nova, "not in this instance").claim(four[2:3], compiled.version_id)
     with nova.session() as session:
         session.get_one(Execution, four[3]).run_id = "key"
-    assert close_later(world, instance, timedelta(days=1)) == 0
+    assert sensors.close_orphans(world.services, instance, datetime.now(UTC) + timedelta(days=1)) == 0
     assert [status for status, _ in statuses(world)] == ["running", "running", "running", "pending"]
