@@ -25,9 +25,9 @@ def code_server() -> Iterator[tuple[Any, int]]:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
+    program = [sys.executable, "-m", "dagster", "api", "grpc", "-m", "nova_pipelines.definitions"]
     server = subprocess.Popen(
-        [sys.executable, "-m", "dagster", "api", "grpc", "-m", "nova_pipelines.definitions", "-h", "127.0.0.1"]
-        + ["-p", str(port), "--location-name", "nova", "--heartbeat-timeout", "600"],
+        [*program, "-h", "127.0.0.1", "-p", str(port), "--location-name", "nova", "--heartbeat-timeout", "600"],
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
         env=os.environ,

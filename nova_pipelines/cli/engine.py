@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import uuid
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import Any
 
 from sqlalchemy.orm import Session
 
@@ -29,14 +29,6 @@ def new_run_key() -> str:
     return str(uuid.uuid4())
 
 
-@dataclass(frozen=True, slots=True)
-class LocalRun:
-    """A run that ended in this process."""
-
-    run_id: str
-    success: bool
-
-
 def start_step(session: Session, workflow: Workflow) -> str:
     """The name of the step that takes the executions. Raises DefinitionError if the newest version is broken."""
     from nova_pipelines.compiler.catalog import compile_version
@@ -55,7 +47,7 @@ def start_step(session: Session, workflow: Workflow) -> str:
 
 def run_here(
     settings: Settings, nova: Database, *, job_name: str, start: str, executions: Sequence[int], run_key: str
-) -> LocalRun:
+) -> None:
     """Executes the job of the newest version for these executions and waits for its end.
 
     Raises DefinitionError when Dagster cannot load the job. Executions that the run left unfinished are
@@ -72,9 +64,15 @@ def run_here(
         "loggers": {"console": {"config": {"log_level": "CRITICAL"}}},
     }
     with dg.DagsterInstance.get() as instance:
+        reason = "the run ended before this execution did"
         try:
-            result = dg.execute_job(job, instance=instance, run_config=config, tags={RUN_KEY: run_key})
-            return LocalRun(result.run_id, result.success)
+            # a daemon of the same instance must not repeat what this command was told to end
+            tags = {RUN_KEY: run_key, "dagster/max_retries": "0"}
+            result = dg.execute_job(job, instance=instance, run_config=config, tags=tags)
+            if _interrupted(result):
+                raise KeyboardInterrupt  # Dagster keeps it for itself
+            if not result.success:
+                reason = f"{reason}: {_failure(result)}"
         except dg.DagsterInvariantViolationError as error:
             raise DefinitionError([Problem("", f"Dagster does not load the job: {error}")], source=job_name) from error
         finally:
@@ -82,7 +80,20 @@ def run_here(
             runs = instance.get_run_records(dg.RunsFilter(tags={RUN_KEY: run_key}))
             keys = [run_key, *(record.dagster_run.run_id for record in runs)]
             with nova.session() as session:
-                close_unfinished(session, keys, "the run ended before this execution did")
+                close_unfinished(session, keys, reason)
+
+
+def _failure(result: Any) -> str:
+    return "; ".join(event.message or "" for event in _failure_events(result))
+
+
+def _interrupted(result: Any) -> bool:
+    reasons = [event.job_failure_data.failure_reason for event in _failure_events(result)]
+    return any(reason is not None and reason.value == "UNEXPECTED_TERMINATION" for reason in reasons)
+
+
+def _failure_events(result: Any) -> list[Any]:
+    return [event for event in result.all_events if event.event_type_value == "PIPELINE_FAILURE"]
 
 
 def _quiet() -> None:

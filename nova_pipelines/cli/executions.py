@@ -1,8 +1,7 @@
 """`nova executions …`: look at executions and take them up again."""
 
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 from typing import Annotated, Any
 
 import typer
@@ -150,11 +149,9 @@ def retry(
     if bool(numbers) == failed:
         raise ConfigurationError("say which executions", remedy="give their numbers, or --failed for all that failed")
     with open_nova(settings) as nova:
-        batches = _release(nova, numbers, force=force, max_batch=settings.nova_max_batch if wait else None)
-        if wait:
-            _run_batches(settings, nova, batches)
-        shown = details(nova, [number for batch in batches for number in batch.result.released])
-    refused = [refusal for batch in batches for refusal in batch.result.refused]
+        chosen = _retry_here(settings, nova, numbers, force) if wait else _release_for_daemon(nova, numbers, force)
+        shown = details(nova, chosen.released)
+    refused = chosen.refused
     if as_json:
         named = [{"id": refusal.execution_id, "reason": refusal.reason} for refusal in refused]
         emit({"retried": shown, "refused": named})
@@ -168,50 +165,42 @@ def retry(
         raise typer.Exit(1)
 
 
-@dataclass(frozen=True, slots=True)
-class _Batch:
-    """Executions of one workflow, released for one run (or, without a key, for the daemon)."""
-
-    workflow: WorkflowRow | None
-    run_key: str | None
-    result: Released
-
-
-def _release(nova: Database, numbers: list[int] | None, *, force: bool, max_batch: int | None) -> list[_Batch]:
-    """Releases the executions: all for the daemon, or, with `max_batch`, for runs of this process."""
+def _release_for_daemon(nova: Database, numbers: Sequence[int] | None, force: bool) -> Released:
     with nova.session() as session:
-        wanted = with_status(session, "failed") if numbers is None else list(dict.fromkeys(numbers))
-        if max_batch is None:
-            return [_Batch(None, None, release(session, wanted, force=force))]
-        owners = {number: row.workflow_id for number in wanted if (row := session.get(Execution, number))}
-        groups: dict[int | None, list[int]] = {}
-        for number in wanted:
-            groups.setdefault(owners.get(number), []).append(number)
-        batches: list[_Batch] = []
-        for workflow_id, group in groups.items():
-            workflow = session.get(WorkflowRow, workflow_id) if workflow_id is not None else None
-            for begin in range(0, len(group), max_batch):
-                key = new_run_key()
-                part = release(session, group[begin : begin + max_batch], force=force, run_key=key)
-                batches.append(_Batch(workflow, key, part))
-        return batches
+        return release(session, with_status(session, "failed") if numbers is None else numbers, force=force)
 
 
-def _run_batches(settings: Settings, nova: Database, batches: Sequence[_Batch]) -> None:
-    for batch in batches:
-        if batch.workflow is None or batch.run_key is None or not batch.result.released:
-            continue
-        with nova.read() as session:
-            start = start_step(session, batch.workflow)
-        note(f"{len(batch.result.released)} executions of {batch.workflow.job_name} run …")
-        run_here(
-            settings,
-            nova,
-            job_name=batch.workflow.job_name,
-            start=start,
-            executions=batch.result.released,
-            run_key=batch.run_key,
-        )
+def _retry_here(settings: Settings, nova: Database, numbers: Sequence[int] | None, force: bool) -> Released:
+    """Releases and runs them in batches of one workflow; each batch is released only when its turn comes."""
+    result = Released()
+    for workflow, batch in _batches(nova, numbers, settings.nova_max_batch):
+        run_key = new_run_key()
+        with nova.session() as session:
+            # first, so that a definition which no longer compiles leaves everything as it was
+            start = start_step(session, workflow) if workflow else ""
+            done = release(session, batch, force=force, run_key=run_key)
+        result.refused += done.refused
+        result.released += done.released
+        if workflow and done.released:
+            note(f"{len(done.released)} executions of {workflow.job_name} run …")
+            job = workflow.job_name
+            run_here(settings, nova, job_name=job, start=start, executions=done.released, run_key=run_key)
+    return result
+
+
+def _batches(
+    nova: Database, numbers: Sequence[int] | None, max_batch: int
+) -> Iterator[tuple[WorkflowRow | None, list[int]]]:
+    """Executions by workflow (None: those that do not exist), at most `max_batch` at a time."""
+    groups: dict[int | None, list[int]] = {}
+    with nova.read() as session:
+        for number in with_status(session, "failed") if numbers is None else dict.fromkeys(numbers):
+            row = session.get(Execution, number) if 0 < number < 2**31 else None
+            groups.setdefault(row.workflow_id if row else None, []).append(number)
+        workflows = {key: session.get(WorkflowRow, key) if key is not None else None for key in groups}
+    for key, group in groups.items():
+        for begin in range(0, len(group), max_batch):
+            yield workflows[key], group[begin : begin + max_batch]
 
 
 def _print_retried(settings: Settings, shown: Sequence[dict[str, Any]], wait: bool) -> None:

@@ -10,6 +10,7 @@ from nova_pipelines.cli.executions import Wait, details, print_execution, who_ta
 from nova_pipelines.cli.output import JsonFlag, emit, note, say
 from nova_pipelines.cli.session import open_nova
 from nova_pipelines.database.session import Database
+from nova_pipelines.database.types import utc_now
 from nova_pipelines.domain.errors import PermanentError
 from nova_pipelines.settings import load_settings
 
@@ -74,7 +75,7 @@ def _new(
         client = find_client(session, client_slug, include_inactive=False) if client_slug else None
         version = newest_version(session, workflow)
         execution = new_execution(workflow.id, version.id, client.id if client else None, context)
-        execution.run_id = run_key
+        execution.run_id, execution.requested_at = run_key, utc_now() if run_key else None
         session.add(execution)
         session.flush()
         return execution.id, workflow.job_name, start

@@ -115,9 +115,7 @@ def _running(settings: Settings) -> str:
 
 
 def demo(
-    keep: Annotated[
-        bool, typer.Option("--keep", help="Send no mail: keep running what an earlier demo left.")
-    ] = False,
+    keep: Annotated[bool, typer.Option("--keep", help="Send no mail: keep running what an earlier demo left.")] = False,
 ) -> None:
     """Show NOVA at work on mails that it sends to itself: no account and no key is needed."""
     try:

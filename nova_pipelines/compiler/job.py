@@ -131,7 +131,11 @@ def _shared_op(kind: str, outputs: tuple[str, ...], pool: str | None) -> OpDefin
 
 
 def op_name(kind: str, outputs: tuple[str, ...]) -> str:
-    """The name of the shared op: readable where that is short and unmistakable, never the same for two."""
+    """The name of the shared op: readable where that is short and unmistakable, never the same for two.
+
+    With capitals (`MailFetch`), which the names of jobs never have: a workflow may be called "Mail fetch".
+    """
+    kind = "".join(word.capitalize() for word in kind.split("_"))
     if outputs == (ONLY,):
         return kind
     readable = "__".join((kind, *outputs))
@@ -145,7 +149,7 @@ def op_name(kind: str, outputs: tuple[str, ...]) -> str:
 def _outcome_op() -> OpDefinition:
     return OpDefinition(
         compute_fn=_outcome,
-        name=OUTCOME,
+        name="RunOutcome",
         description="Tells how the run went: a table of its executions. Fails if any of them failed.",
         ins={INPUT: In()},
         outs={ONLY: Out(is_required=False)},

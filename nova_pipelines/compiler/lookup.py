@@ -49,12 +49,15 @@ def detail(session: Session, listed: Listed) -> dict[str, Any]:
     Of an execution that is not complete, `context` is what its last successful node left.
     """
     execution = listed.execution
-    last: Any = execution.result
-    if last is None:
+    # an initial context is a user's as it stands: what looks like a reference in it is none
+    initial = last = execution.initial_context
+    if execution.result is not None:
+        (last,) = unpack_all(session, [execution.result])
+    else:
         done = [row for row in read_chain(session, execution.id) if row["status"] == "success" and row["output_result"]]
-        last = read_json(done[-1]["output_result"]) if done else execution.initial_context
-    initial, final = unpack_all(session, [execution.initial_context, last])
-    return {**summary(listed), "initial_context": initial, "context": final}
+        if done:
+            (last,) = unpack_all(session, [read_json(done[-1]["output_result"])])
+    return {**summary(listed), "initial_context": initial, "context": last}
 
 
 def chain_entries(session: Session, execution_id: int) -> list[dict[str, Any]]:

@@ -12,6 +12,7 @@ from sqlalchemy import Select, func, select, update
 from sqlalchemy.orm import Session
 
 from nova_pipelines.database.nova import Client, Execution, Message, OutboxMail, Workflow, WorkflowVersion
+from nova_pipelines.database.types import utc_now
 from nova_pipelines.domain.errors import NotFound
 
 STATUSES = ("pending", "running", "completed", "failed", "needs_review", "unknown")
@@ -113,7 +114,8 @@ def release(session: Session, numbers: Iterable[int], *, force: bool = False, ru
             continue
         if row.status == "unknown":
             _release_mail(session, row.id)
-        row.status, row.run_id, row.requested_at = "pending", run_key, None
+        # a run that never comes is asked for again by the sensor, some time after `requested_at`
+        row.status, row.run_id, row.requested_at = "pending", run_key, utc_now() if run_key else None
         row.error = row.failed_node = row.result = row.completed_at = None
         result.released.append(number)
     session.flush()

@@ -14,6 +14,9 @@ from nova_pipelines.domain.workflow import Node
 from nova_pipelines.nodes.base import Item, NodeKind, Result
 from nova_pipelines.nodes.services import Services
 
+#: characters of a job's output that a run's page shows
+MAX_PRINTED = 300
+
 
 def check_code(code: str) -> str:
     """Refuses code that Python cannot parse. Raises ValueError with line and column; nothing is run."""
@@ -59,9 +62,15 @@ def _printed(outcome: Outcome) -> str | None:
     return f"it printed last: {printed[-300:]}" if printed else None
 
 
+def printed(outcome: Outcome) -> dict[str, str]:
+    """What the code printed, for the page of the run: its author looks for it there."""
+    text = outcome.stdout.strip()
+    return {"printed": text[-MAX_PRINTED:]} if text else {}
+
+
 def run(node: ActionNode, item: Item, services: Services) -> Result:
     outcome = run_code(node.code, node.timeout, item, services)
-    return Result(context=outcome.result or {}, code=node.code)
+    return Result(context=outcome.result or {}, code=node.code, metadata=printed(outcome))
 
 
 KIND = NodeKind(type="action", model=ActionNode, run=run, uses_sandbox=True)

@@ -13,7 +13,7 @@ from nova_pipelines.domain.errors import CodeError
 from nova_pipelines.domain.workflow import Node, condition_name
 from nova_pipelines.nodes.base import Item, NodeKind, Result
 from nova_pipelines.nodes.cel_engine import compile_expression
-from nova_pipelines.nodes.code import Code, run_code
+from nova_pipelines.nodes.code import Code, printed, run_code
 from nova_pipelines.nodes.services import Services
 
 #: the key by which old files decide
@@ -79,7 +79,7 @@ def evaluate(expression: str, context: dict[str, Any]) -> Any:
 def run(node: DecisionNode, item: Item, services: Services) -> Result:
     if node.expression is not None:
         chosen = evaluate(node.expression, item.context)
-        named = item.context | {node.id: chosen, "decision": condition_name(chosen)}
+        named = item.context | {"decision": condition_name(chosen)}
         return _result(node, item, named, chosen, node.expression)
     code = node.code or ""
     # a decision left over from an earlier node must not steer this one
@@ -92,7 +92,7 @@ def run(node: DecisionNode, item: Item, services: Services) -> Result:
             remedy=f"set context[{OLD_KEY!r}] to True or False, or context[{node.id!r}] to a condition",
         )
     chosen = context[node.id] if node.id in context else context[OLD_KEY]
-    return _result(node, item, context, chosen, code)
+    return replace(_result(node, item, context, chosen, code), metadata=printed(outcome))
 
 
 def _result(node: DecisionNode, item: Item, context: dict[str, Any], chosen: Any, code: str) -> Result:

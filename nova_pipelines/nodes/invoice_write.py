@@ -92,7 +92,8 @@ def _insert_once(services: Services, row: Invoice) -> tuple[int, bool]:
     values = {column.name: getattr(row, column.name) for column in _TABLE.columns if column.name not in _BY_DATABASE}
     try:
         with services.databases.facturas.session() as session:
-            return session.connection().execute(_INSERT, values).inserted_primary_key[0], True
+            stored = session.connection().execute(_INSERT, values)
+            return int((stored.inserted_primary_key or (0,))[0]), True
     except IntegrityError:
         with services.databases.facturas.read() as session:
             found = _stored(session, row)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from sqlalchemy import Row, bindparam, select
+from sqlalchemy import bindparam, select
 from sqlalchemy.orm import Session
 
 from nova_pipelines.database.nova import Client, Execution, Message, MessageDocument
@@ -69,7 +69,7 @@ _MAIL = (
 )
 
 
-def _load(services: Services, execution_id: int) -> Row[Any] | None:
+def _load(services: Services, execution_id: int) -> Any:  # the row of _MAIL, or None
     with services.databases.nova.read() as session:
         return session.execute(_MAIL, {"execution_id": execution_id}).one_or_none()
 
@@ -112,7 +112,7 @@ def _hand_over(session: Session, new_id: int, execution_id: int) -> None:
     execution.message_id, execution.document_ordinal = message_id, ordinal
 
 
-def mail_context(services: Services, mail: Row[Any]) -> dict[str, Any]:
+def mail_context(services: Services, mail: Any) -> dict[str, Any]:
     """What the context gets of a mail: plain JSON, no bytes."""
     fields = mail.mail or {}
     allowed = sender_allowed(fields.get("from"), mail.sender_whitelist or [])

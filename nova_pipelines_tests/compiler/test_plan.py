@@ -111,10 +111,10 @@ def test_a_node_named_like_the_last_step_does_not_clash_with_it():
 
 
 def test_names_of_shared_ops_are_readable_where_they_can_be():
-    assert op_name("action", (ONLY,)) == "action"
-    assert op_name("decision", ("false", "true")) == "decision__false__true"
-    assert re.fullmatch(r"decision__2_ways_[0-9a-f]{16}", op_name("decision", ("a__b", "c")))
-    assert re.fullmatch(r"decision__50_ways_[0-9a-f]{16}", op_name("decision", tuple(f"way{n}" for n in range(50))))
+    assert op_name("action", (ONLY,)) == "Action"
+    assert op_name("decision", ("false", "true")) == "Decision__false__true"
+    assert re.fullmatch(r"Decision__2_ways_[0-9a-f]{16}", op_name("decision", ("a__b", "c")))
+    assert re.fullmatch(r"Decision__50_ways_[0-9a-f]{16}", op_name("decision", tuple(f"way{n}" for n in range(50))))
 
 
 _OUTPUTS = st.lists(

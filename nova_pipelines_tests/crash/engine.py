@@ -41,7 +41,7 @@ PRELOAD = [
     "dagster._grpc.impl",
     "dagster._utils.hosted_user_process",
     "dagster._core.storage.runs.sqlite.sqlite_run_storage",
-    "dagster._core.storage.event_log.sqlite.sqlite_event_log",
+    "dagster._core.storage.event_log.sqlite.consolidated_sqlite_event_log",
     "dagster._core.storage.schedules.sqlite.sqlite_schedule_storage",
     "dagster._core.run_coordinator.queued_run_coordinator",
     # all that nova_pipelines.definitions imports, but not itself: it reads the databases when it is imported
@@ -55,15 +55,14 @@ PRELOAD = [
 class Engine:
     """Use it as a context, after the definitions were published: the code location is loaded then."""
 
-    def __init__(self, home: Path, log: Path) -> None:
-        self._home, self.log = home, log
+    def __init__(self, instance: dg.DagsterInstance, log: Path) -> None:
+        self.instance, self.log = instance, log
+        self._workspace: WorkspaceProcessContext | None = None
         self._stack = ExitStack()
         self._processes = multiprocessing.get_context("forkserver")
         self._processes.set_forkserver_preload(PRELOAD)
 
     def __enter__(self) -> Self:
-        self.instance = self._stack.enter_context(dg.DagsterInstance.from_config(str(self._home)))
-        self._workspace: WorkspaceProcessContext | None = None
         return self
 
     def __exit__(
@@ -80,10 +79,6 @@ class Engine:
             context = WorkspaceProcessContext(self.instance, InProcessTestWorkspaceLoadTarget(origin))
             self._workspace = self._stack.enter_context(context)
         return self._workspace
-
-    def load_again(self) -> None:
-        """The code location is reloaded: what was published since becomes live."""
-        self._workspace = None
 
     def launch(
         self, executions: list[int] | None = None, *, job: str = JOB, tags: dict[str, str] | None = None, **config: Any
@@ -188,16 +183,21 @@ def dagster_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A DAGSTER_HOME with the repository's own dagster.yaml and its databases made."""
     home = tmp_path_factory.mktemp("dagster-template")
     shutil.copyfile(ROOT / "dagster.yaml", home / "dagster.yaml")
-    with dg.DagsterInstance.from_config(str(home)) as instance:
+    with pytest.MonkeyPatch.context() as environment, _instance_in(home, environment) as instance:
         assert instance.get_runs() == []
         assert instance.event_log_storage.get_maximum_record_id() in (0, None)
         assert instance.all_instigator_state() == []
     return home
 
 
+def _instance_in(home: Path, environment: pytest.MonkeyPatch) -> dg.DagsterInstance:
+    environment.setenv("DAGSTER_HOME", str(home))  # dagster.yaml refers to it
+    return dg.DagsterInstance.from_config(str(home))
+
+
 @pytest.fixture
-def engine(dagster_template: Path, tmp_path: Path) -> Iterator[Engine]:
+def engine(dagster_template: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Engine]:
     home = tmp_path / "dagster"
     shutil.copytree(dagster_template, home)
-    with Engine(home, tmp_path / "workers.log") as made:
+    with _instance_in(home, monkeypatch) as instance, Engine(instance, tmp_path / "workers.log") as made:
         yield made

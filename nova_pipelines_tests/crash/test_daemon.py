@@ -91,15 +91,12 @@ def worker_of(instance: dg.DagsterInstance, run_id: str) -> int | None:
     return None
 
 
-def test_the_daemon_retries_a_killed_worker(
-    world: World, engine: Engine, services: Services, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
+def test_the_daemon_retries_a_killed_worker(world: World, engine: Engine, services: Services, tmp_path: Path):
     world.publish(INVOICE_PROCESSING)
     uid = WAYS["low"].deliver(world)
     socket = tmp_path / "code.sock"
     workspace = tmp_path / "workspace.yaml"
     workspace.write_text(f"load_from: [{{grpc_server: {{socket: {socket}, location_name: nova}}}}]\n")
-    monkeypatch.setenv("DAGSTER_HOME", str(tmp_path / "dagster"))
     instance, home = engine.instance, world.settings.nova_home
     with locked(home / "facturas.db"):
         services.start("dagster", "code-server", "start", "-m", MODULE, "-s", str(socket))

@@ -65,7 +65,9 @@ def test_kept_for_a_run_of_this_process(nova: Database, numbers: dict[str, int])
     with nova.session() as session:
         release(session, [numbers["failed"]], run_key="key-1")
 
-    assert execution(nova, numbers["failed"]).run_id == "key-1"
+    row = execution(nova, numbers["failed"])
+    assert row.run_id == "key-1"
+    assert row.requested_at is not None  # a run that never comes is asked for again
 
 
 @pytest.mark.parametrize(

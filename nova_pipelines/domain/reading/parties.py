@@ -64,7 +64,9 @@ _COMPANY = re.compile(
 _NO_NAME = re.compile(r"^(?:page|pagina|factura|invoice|rechnung|facture|gutschrift|fecha|date|tel|www|http)", re.I)
 
 #: the document's title in capitals, on the same line as the letterhead
-_TITLE_BESIDE = re.compile(r"(?<=\S)\s+(?:FACTURA(?: (?:SIMPLIFICADA|RECTIFICATIVA))?|(?:TAX )?INVOICE|RECHNUNG|FACTURE)$")
+_TITLE_BESIDE = re.compile(
+    r"(?<=\S)\s+(?:FACTURA(?: (?:SIMPLIFICADA|RECTIFICATIVA))?|(?:TAX )?INVOICE|RECHNUNG|FACTURE)$"
+)
 
 
 def invoice_numbers(lines: Sequence[Line]) -> list[str]:
