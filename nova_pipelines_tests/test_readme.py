@@ -97,7 +97,7 @@ def problem(given: list[str]) -> str | None:
         command = command.commands[name]
         context = command.context_class(command, info_name=name, parent=context)
     try:
-        values, left, _ = command.make_parser(context).parse_args(rest)
+        values, left, _ = command.make_parser(context).parse_args(list(rest))
     except Exception as error:  # noqa: BLE001 - typer hides the classes of its parser
         return str(getattr(error, "message", None) or error)
     if left and not getattr(command, "commands", None):

@@ -67,7 +67,7 @@ def _new(
     from nova_pipelines.compiler.publishing import newest_version
     from nova_pipelines.database.clients import find_client
     from nova_pipelines.database.workflows import find_workflow
-    from nova_pipelines.nodes.intake import new_execution
+    from nova_pipelines.nodes.assignment import new_execution
 
     with nova.session() as session:
         workflow = find_workflow(session, key)

@@ -12,7 +12,8 @@ from nova_pipelines.database.clients import find_client, mailboxes
 from nova_pipelines.database.nova import Execution
 from nova_pipelines.domain.chain import canonical_json
 from nova_pipelines.domain.errors import Conflict, NovaError, PermanentError
-from nova_pipelines.nodes.intake import make_executions, new_execution, scan_mailbox
+from nova_pipelines.nodes.assignment import make_executions, new_execution
+from nova_pipelines.nodes.intake import scan_mailbox
 
 if TYPE_CHECKING:
     from nova_pipelines.compiler.job import Compiled

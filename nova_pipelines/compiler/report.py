@@ -16,8 +16,8 @@ from nova_pipelines.database.facturas import Invoice
 from nova_pipelines.database.nova import Client, Execution, Message
 from nova_pipelines.domain.money import format_amount
 from nova_pipelines.domain.plain import as_object
-from nova_pipelines.nodes.intake import settle_messages
 from nova_pipelines.nodes.services import Services
+from nova_pipelines.nodes.settling import settle_messages
 
 #: rows of a table in the UI; more would slow its pages
 MAX_ROWS = 200

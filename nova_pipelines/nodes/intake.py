@@ -8,8 +8,6 @@ Order: ledger row → raw mail in the store → documents → executions committ
 from __future__ import annotations
 
 import time
-import uuid
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
@@ -19,13 +17,10 @@ from sqlalchemy.orm import Session
 from nova_pipelines.adapters.imap import Mailbox, MailHeader
 from nova_pipelines.adapters.mime import ParsedMail, parse_mail
 from nova_pipelines.database.nova import (
-    Client,
     Credential,
-    Execution,
     MailFolder,
     Message,
     MessageDocument,
-    Workflow,
 )
 from nova_pipelines.domain.errors import NovaError, PermanentError, TransientError
 from nova_pipelines.nodes.services import Services, mailbox_config
@@ -258,151 +253,3 @@ def _record_health(services: Services, credential_id: int, error: str | None) ->
         credential.last_error = error
         if error is None:
             credential.last_success_at = datetime.now(UTC)
-
-
-# ---------------------------------------------------------------- executions
-
-
-def make_executions(
-    services: Services,
-    *,
-    workflow_id: int,
-    version_id: int,
-    folder: str,
-    client_ids: Sequence[int] | None = None,
-    limit: int = 200,
-) -> list[int]:
-    """One pending execution for each document of the stored mails that this workflow has not had yet.
-
-    Returns the new executions' numbers, oldest mail first. Committed before anything is asked of Dagster.
-    """
-    with services.databases.nova.session() as session:
-        had = select(Execution.message_id).where(
-            Execution.workflow_id == workflow_id, Execution.message_id.is_not(None)
-        )
-        since = session.get_one(Workflow, workflow_id).created_at
-        query = (
-            select(Message)
-            .where(
-                Message.folder == folder,
-                # waiting for anybody, or come since this workflow exists: a new workflow does not dig up the past
-                (Message.status == "stored") | ((Message.status == "assigned") & (Message.created_at >= since)),
-                Message.id.not_in(had),
-            )
-            .order_by(Message.id)
-            .limit(limit)
-        )
-        if client_ids is not None:
-            query = query.where(Message.client_id.in_(client_ids))
-        executions: list[Execution] = []
-        for message in session.scalars(query):
-            client = session.get_one(Client, message.client_id)
-            for ordinal in units(message, client):
-                executions.append(new_execution(workflow_id, version_id, client.id, {}))
-                executions[-1].message_id, executions[-1].document_ordinal = message.id, ordinal
-            message.status = "assigned"
-        session.add_all(executions)
-        session.flush()
-        return [execution.id for execution in executions]
-
-
-def units(message: Message, client: Client) -> list[int]:
-    """The ordinals of a mail's PDFs; [-1], the mail itself, if it has none or its sender may not write."""
-    if not sender_allowed(message.sender, client.sender_whitelist):
-        return [-1]
-    seen: set[str] = set()
-    ordinals: list[int] = []
-    for document in message.documents:
-        if document.is_pdf and document.sha256 not in seen:
-            seen.add(document.sha256)
-            ordinals.append(document.ordinal)
-    return ordinals or [-1]
-
-
-def sender_allowed(sender: str | None, whitelist: Sequence[str]) -> bool:
-    """Whether an address may write to a client: listed itself, or by its domain (`@example.com`)."""
-    if not whitelist:
-        return True
-    address = (sender or "").strip().lower()
-    domain = address.rpartition("@")[2]
-    return any(
-        entry.strip().lower() in (address, f"@{domain}", domain) if entry.strip() else False for entry in whitelist
-    )
-
-
-def new_execution(workflow_id: int, version_id: int, client_id: int | None, context: dict[str, object]) -> Execution:
-    return Execution(
-        task_id=str(uuid.uuid4()),
-        workflow_id=workflow_id,
-        version_id=version_id,
-        client_id=client_id,
-        initial_context=context,
-    )
-
-
-# ---------------------------------------------------------------- after the work
-
-
-def settle_messages(
-    services: Services, *, workflow_id: int, then: str, message_ids: Sequence[int] | None = None
-) -> int:
-    """Flags on the server what is done: mails whose executions are all completed. Returns how many.
-
-    A mail with a failed execution, or one that waits for a person, stays as it is. What fails here is
-    repeated by the next call. Raises TransientError or CredentialError when a mailbox cannot be reached.
-    """
-    flagged = 0
-    errors: list[NovaError] = []
-    for credential_id, folder, uidvalidity, messages in _done(services, workflow_id, message_ids):
-        if then != "nothing":
-            try:
-                _flag_all(services, credential_id, folder, uidvalidity, list(messages.values()), then)
-            except NovaError as error:
-                errors.append(error)  # one mailbox that is down keeps no other from being flagged
-                continue
-        with services.databases.nova.session() as session:
-            for message_id in messages:
-                session.get_one(Message, message_id).flagged_at = datetime.now(UTC)
-        flagged += len(messages)
-    if errors:
-        raise errors[0]
-    return flagged
-
-
-def _flag_all(
-    services: Services, credential_id: int, folder: str, uidvalidity: int, uids: list[int], then: str
-) -> None:
-    with services.databases.nova.read() as session:
-        config = mailbox_config(session.get_one(Credential, credential_id), services.box())
-    with Mailbox(config) as mailbox:
-        if mailbox.select(folder).uidvalidity != uidvalidity:
-            return  # the folder was made anew: these UIDs now mean other mails
-        for uid in uids:
-            mailbox.mark_seen(uid)
-            if then.startswith("move:"):
-                mailbox.move(uid, then.removeprefix("move:"))
-
-
-def _done(
-    services: Services, workflow_id: int, message_ids: Sequence[int] | None
-) -> list[tuple[int, str, int, dict[int, int]]]:
-    """Mails to flag, grouped by mailbox and folder: (credential, folder, uidvalidity, {message: uid})."""
-    open_or_failed = select(Execution.message_id).where(
-        Execution.message_id.is_not(None), Execution.status != "completed"
-    )
-    any_execution = select(Execution.message_id).where(
-        Execution.workflow_id == workflow_id, Execution.message_id.is_not(None)
-    )
-    duplicate = (Message.status == "duplicate") & Message.duplicate_of.in_(
-        select(Message.id).where(Message.flagged_at.is_not(None))
-    )
-    done = (Message.status == "assigned") & Message.id.in_(any_execution) & Message.id.not_in(open_or_failed)
-    query = select(Message).where(Message.flagged_at.is_(None), done | duplicate).order_by(Message.id)
-    if message_ids is not None:
-        query = query.where(Message.id.in_(message_ids))
-    groups: dict[tuple[int, str, int], dict[int, int]] = {}
-    with services.databases.nova.read() as session:
-        for message in session.scalars(query):
-            key = (message.credential_id, message.folder, message.uidvalidity)
-            groups.setdefault(key, {})[message.id] = message.uid
-    return [(*key, messages) for key, messages in groups.items()]

@@ -16,7 +16,6 @@ from nova_pipelines.domain.workflow import Node
 from nova_pipelines.nodes.base import Item, NodeKind, Result
 from nova_pipelines.nodes.services import Services
 
-
 _TABLE = Invoice.metadata.tables[Invoice.__tablename__]
 _INSERT = insert(_TABLE)
 _BY_DATABASE = {"id", "created_at", "updated_at"}

@@ -14,8 +14,9 @@ from sqlalchemy.orm import Session
 from nova_pipelines.database.nova import Client, Execution, Message, MessageDocument
 from nova_pipelines.domain.errors import PermanentError
 from nova_pipelines.domain.workflow import Folder, Node
+from nova_pipelines.nodes.assignment import make_executions, sender_allowed
 from nova_pipelines.nodes.base import Item, NodeKind, Result
-from nova_pipelines.nodes.intake import make_executions, scan_mailbox, sender_allowed
+from nova_pipelines.nodes.intake import scan_mailbox
 from nova_pipelines.nodes.services import Services, primary_mailbox
 
 

@@ -22,9 +22,9 @@ from nova_pipelines.database.session import Database
 from nova_pipelines.database.workflows import catalog_revision, version_at, versions_at
 from nova_pipelines.domain.errors import NovaError
 from nova_pipelines.domain.workflow import Definition
+from nova_pipelines.orchestration.loaded import Loaded
 from nova_pipelines.orchestration.resources import log, run_policy, sandbox_pool, services_resource
 from nova_pipelines.orchestration.schedules import schedule_for
-from nova_pipelines.orchestration.loaded import Loaded
 from nova_pipelines.orchestration.sensors import build_sensors
 from nova_pipelines.settings import Settings
 

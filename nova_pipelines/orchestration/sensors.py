@@ -12,8 +12,10 @@ from sqlalchemy import func, select
 from nova_pipelines.database.clients import mailboxes
 from nova_pipelines.database.nova import Execution
 from nova_pipelines.domain.errors import NovaError
-from nova_pipelines.nodes.intake import ScanReport, make_executions, scan_mailbox, settle_messages
+from nova_pipelines.nodes.assignment import make_executions
+from nova_pipelines.nodes.intake import ScanReport, scan_mailbox
 from nova_pipelines.nodes.services import Services
+from nova_pipelines.nodes.settling import settle_messages
 from nova_pipelines.nodes.wiring import build_services
 from nova_pipelines.orchestration.dispatch import repeat_requests, request_runs
 from nova_pipelines.orchestration.ledger_audit import UNKNOWN_RUN

@@ -5,7 +5,7 @@ from __future__ import annotations
 from nova_pipelines.database.clients import add_client
 from nova_pipelines.database.session import Database
 from nova_pipelines.database.workflows import publish
-from nova_pipelines.nodes.intake import new_execution
+from nova_pipelines.nodes.assignment import new_execution
 from nova_pipelines.nodes.registry import read_definition
 from nova_pipelines_tests.fixtures.world import INVOICE_PROCESSING
 

@@ -15,7 +15,7 @@ from nova_pipelines.database.executions import (
 from nova_pipelines.database.nova import Execution, OutboxMail
 from nova_pipelines.database.session import Database, Databases
 from nova_pipelines.domain.errors import NotFound
-from nova_pipelines.nodes.intake import new_execution
+from nova_pipelines.nodes.assignment import new_execution
 from nova_pipelines_tests.fixtures.chains import publish_chained
 
 STATUSES = ["pending", "running", "completed", "failed", "needs_review", "unknown"]
