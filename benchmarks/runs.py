@@ -63,7 +63,7 @@ def run_job(context: Any, server: int, job_name: str, config: dict[str, Any], st
     """CPU seconds of one run: launcher, run worker and all its children. Asserts that it succeeded."""
     instance = context.instance
     location = context.get_code_location("nova")
-    job = location.get_repository("nova").get_full_job(job_name)
+    job = location.get_repository("__repository__").get_full_job(job_name)
     known = _children(server)
     before = cpu_of(server) + own_cpu()
     run_config = {"ops": {start: {"config": config}}}
@@ -86,7 +86,7 @@ def run_job(context: Any, server: int, job_name: str, config: dict[str, Any], st
         op_selection=None,
         remote_job_origin=job.get_remote_origin(),
         job_code_origin=job.get_python_origin(),
-        asset_graph=location.get_repository("nova").asset_graph,
+        asset_graph=location.get_repository("__repository__").asset_graph,
     )
     instance.launch_run(run.run_id, context)
     deadline = time.monotonic() + 300

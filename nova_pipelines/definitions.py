@@ -9,7 +9,7 @@ from nova_pipelines.orchestration.repository import NovaRepository
 from nova_pipelines.settings import load_settings
 
 
-@dg.repository(name="nova")  # pyright: ignore[reportArgumentType]  # takes a RepositoryData: its text says so
+@dg.repository(name="__repository__")  # pyright: ignore[reportArgumentType]  # takes a RepositoryData: its text says so
 def nova() -> NovaRepository:
     settings = load_settings()
     databases = open_databases(settings.database_url, settings.facturas_database_url)

@@ -123,9 +123,11 @@ def _nova_up(console: Console, environment: dict[str, str], home: Path, port: in
     """`nova up` until the block ends."""
     console.print(f"[bold green]$[/] [bold]nova up --port {port}[/]", highlight=False)
     log = home / "nova-up.log"
+    # the keeper ends `nova up` with this process, even if that is killed
+    keeper = [sys.executable, "-m", "nova_pipelines.cli.keeper", str(os.getpid())]
     with log.open("w", encoding="utf-8") as output:
         process = subprocess.Popen(
-            [sys.executable, "-m", "nova_pipelines.cli.main", "up", "--port", str(port)],
+            [*keeper, sys.executable, "-m", "nova_pipelines.cli.main", "up", "--port", str(port)],
             env=environment,
             stdin=subprocess.DEVNULL,
             stdout=output,
@@ -136,7 +138,7 @@ def _nova_up(console: Console, environment: dict[str, str], home: Path, port: in
             _wait_for(url, process, log)
             yield url
         finally:
-            process.send_signal(signal.SIGINT)
+            process.terminate()
             try:
                 process.wait(timeout=30)
             except subprocess.TimeoutExpired:
@@ -217,10 +219,10 @@ def _progress(console: Console, databases: Databases, mails: Sequence[DemoMail])
 
 def _keep(console: Console, url: str) -> int:
     console.print(f"\nNOVA runs at [bold]{url}[/]: Ctrl-C stops it", highlight=False)
-    try:
-        signal.pause()
-    except KeyboardInterrupt:
-        console.print("stopping")
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, lambda *_: None)
+    signal.pause()
+    console.print("stopping")
     return 0
 
 

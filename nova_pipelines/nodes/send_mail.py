@@ -124,7 +124,7 @@ def _outbox_row(
 def _begin(services: Services, row_id: int) -> bool:
     """True: this call sends. False: it was sent before. Raises OutcomeUnknown if a crash hides which."""
     with services.databases.nova.session() as session:
-        row = session.get_one(OutboxMail, row_id)
+        row = session.get_one(OutboxMail, row_id, with_for_update=True)
         if row.status == "sent":
             return False
         if row.status in ("pending", "failed"):

@@ -22,11 +22,11 @@ from dagster._cli.job import _create_run
 from dagster._core.events import DagsterEvent, DagsterEventType
 from dagster._core.execution.plan.resume_retry import ReexecutionStrategy
 from dagster._core.remote_origin import InProcessCodeLocationOrigin
-from dagster._core.test_utils import InProcessTestWorkspaceLoadTarget
 from dagster._core.types.loadable_target_origin import LoadableTargetOrigin
 from dagster._core.workspace.context import WorkspaceProcessContext
+from dagster._core.workspace.load_target import InProcessWorkspaceLoadTarget
 from dagster._daemon.auto_run_reexecution.auto_run_reexecution import consume_new_runs_for_automatic_reexecution
-from dagster._utils.error import SerializableErrorInfo
+from dagster_shared.error import SerializableErrorInfo
 
 from nova_pipelines_tests.crash.worker import Kill, work
 from nova_pipelines_tests.fixtures.location import ATTRIBUTE, MODULE, forget_definitions
@@ -76,7 +76,7 @@ class Engine:
             forget_definitions()
             target = LoadableTargetOrigin(executable_path=sys.executable, module_name=MODULE, attribute=ATTRIBUTE)
             origin = InProcessCodeLocationOrigin(target, location_name="nova")
-            context = WorkspaceProcessContext(self.instance, InProcessTestWorkspaceLoadTarget(origin))
+            context = WorkspaceProcessContext(self.instance, InProcessWorkspaceLoadTarget(origin))
             self._workspace = self._stack.enter_context(context)
         return self._workspace
 
@@ -87,7 +87,7 @@ class Engine:
         if executions is not None:
             config["executions"] = executions
         location = self.workspace.create_request_context().get_code_location("nova")
-        repository = location.get_repository("nova")
+        repository = location.get_repository("__repository__")
         run = _create_run(
             self.instance,
             location,
@@ -146,7 +146,7 @@ class Engine:
             parent_run=parent,
             request_context=request,
             code_location=location,
-            remote_job=location.get_repository("nova").get_full_job(parent.job_name),
+            remote_job=location.get_repository("__repository__").get_full_job(parent.job_name),
             strategy=strategy,
             use_parent_run_tags=True,
         )

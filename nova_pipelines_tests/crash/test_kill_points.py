@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import pytest
 from dagster._core.execution.plan.resume_retry import ReexecutionStrategy
 
@@ -74,7 +76,9 @@ def test_a_retry_may_die_too(world: World, engine: Engine):
 
 
 @pytest.mark.parametrize("when", ["after", pytest.param("before", marks=pytest.mark.storm)])
-def test_a_mail_that_may_have_been_sent_is_never_sent_again(world: World, engine: Engine, when: str):
+def test_a_mail_that_may_have_been_sent_is_never_sent_again(
+    world: World, engine: Engine, when: Literal["before", "after"]
+):
     """Killed between the server's 250 and the commit of "sent" (after), or just before the mail goes out (before):
     nobody can tell the two apart, so a person decides."""
     went_out = 1 if when == "after" else 0

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import dagster as dg
 import pytest
@@ -14,10 +15,12 @@ from dagster._core.execution.plan.resume_retry import ReexecutionStrategy
 from nova_pipelines.compiler.audit import verify_chains
 from nova_pipelines.compiler.journal import Journal, Record
 from nova_pipelines.database.executions import release
-from nova_pipelines.database.nova import Credential, Execution
+from nova_pipelines.database.nova import Credential, Execution, OutboxMail
 from nova_pipelines.database.session import Databases, open_databases
 from nova_pipelines.demo.pdfs import draw_scan
-from nova_pipelines.domain.errors import Conflict
+from nova_pipelines.domain.errors import Conflict, OutcomeUnknown
+from nova_pipelines.nodes import send_mail
+from nova_pipelines.nodes.services import Services
 from nova_pipelines_tests.crash.engine import Engine
 from nova_pipelines_tests.crash.rows import add_executions
 from nova_pipelines_tests.crash.ways import WAYS, crash
@@ -320,6 +323,31 @@ def test_a_worker_that_was_given_up_for_dead_records_nothing_more(databases: Dat
     heir.record([_record(number, "b")])
     report = verify_chains(databases.nova)
     assert (report.rows, report.findings) == (2, [])
+
+
+def test_an_outbox_row_is_begun_once(databases: Databases, database_urls: tuple[str, str]):
+    """Both databases: should two workers ever stand at the same mail, one sends it and the other does not know."""
+    (number,), _ = add_executions(databases.nova, 1)
+    with databases.nova.session() as session:
+        texts = {"message_id": "<a@b>", "sender": "a@b", "recipient": "c@d", "subject": "s", "body": "b"}
+        row = OutboxMail(execution_id=number, node_id="tell", **texts)
+        session.add(row)
+        session.flush()
+        row_id = row.id
+    barrier, answers = threading.Barrier(4), []
+
+    def begin() -> None:
+        with open_databases(*database_urls) as own:
+            services = cast("Services", SimpleNamespace(databases=own))
+            barrier.wait(20)
+            try:
+                answers.append(send_mail._begin(services, row_id))
+            except OutcomeUnknown:
+                answers.append(None)
+
+    _together(*[begin] * 4)
+    assert answers.count(True) == 1
+    assert answers.count(None) == 3
 
 
 def test_an_execution_that_is_gone_is_said(databases: Databases):

@@ -28,7 +28,7 @@ from nova_pipelines_tests.fixtures.smtp_sink import USER, SmtpSink
 from nova_pipelines_tests.fixtures.world import INVOICE_PROCESSING, SENDER, invoice_pdf
 
 NODES = ["start", "mail_fetch", "has_pdf", "extract_invoice", "amount", "invoice_write", "end"]
-JOB = {"repositoryName": "nova", "repositoryLocationName": "nova"}
+JOB = {"repositoryName": "__repository__", "repositoryLocationName": "nova"}
 
 RUNS = "{runsOrError{... on Runs{results{runId status jobName tags{key value}}}... on PythonError{message}}}"
 STOP = "mutation($id:String!){stopSensor(id:$id){__typename ... on PythonError{message}}}"

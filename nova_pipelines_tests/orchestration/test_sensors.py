@@ -48,11 +48,15 @@ def instance() -> Iterator[dg.DagsterInstance]:
         yield made
 
 
-def tick(repository: dg.RepositoryDefinition, instance: dg.DagsterInstance, cursor: str | None = None):
+def tick(
+    repository: dg.RepositoryDefinition, instance: dg.DagsterInstance, cursor: str | None = None
+) -> tuple[list[dg.RunRequest], str | None]:
+    """One evaluation of the mailbox sensor: the runs that it asks for, and its cursor."""
     context = dg.build_sensor_context(
         instance=instance, repository_def=repository, cursor=cursor, sensor_name="mailbox_sensor"
     )
-    return repository.get_sensor_def("mailbox_sensor").evaluate_tick(context)
+    done = repository.get_sensor_def("mailbox_sensor").evaluate_tick(context)
+    return list(done.run_requests or []), done.cursor
 
 
 def run(repository: dg.RepositoryDefinition, instance: dg.DagsterInstance, request: dg.RunRequest) -> bool:
@@ -83,32 +87,31 @@ def statuses(world: World) -> list[tuple[str, str | None]]:
 
 def test_a_tick_brings_mail_to_a_run(world: World, repository: dg.RepositoryDefinition, instance: dg.DagsterInstance):
     uids = [world.deliver(invoice_pdf("242.00", number=f"F-{n}")) for n in range(2)]
-    found = tick(repository, instance)
-    (request,) = found.run_requests
+    (request,), cursor = tick(repository, instance)
     assert request.run_config == {"ops": {"start": {"config": {"executions": [1, 2]}}}}
     assert statuses(world) == [("pending", request.run_key)] * 2
-    assert tick(repository, instance, found.cursor).run_requests == []
+    assert tick(repository, instance, cursor)[0] == []
     assert run(repository, instance, request)
     assert [row.status for row in world.executions()] == ["completed"] * 2
     flags = world.user.flags()
     assert all("\\Seen" in flags[uid] for uid in uids)
-    assert tick(repository, instance, found.cursor).run_requests == []
+    assert tick(repository, instance, cursor)[0] == []
 
 
 def test_a_tick_that_died_before_dagster_had_the_run_is_made_good(
     world: World, repository: dg.RepositoryDefinition, instance: dg.DagsterInstance
 ):
     world.deliver(invoice_pdf("242.00"))
-    (lost,) = tick(repository, instance).run_requests  # and then nothing: the daemon died
-    assert tick(repository, instance).run_requests == []
+    (lost,), _ = tick(repository, instance)  # and then nothing: the daemon died
+    assert tick(repository, instance)[0] == []
     with world.services.databases.nova.session() as session:
         row = session.get_one(Execution, 1)
         assert row.requested_at is not None
         row.requested_at -= PATIENCE + timedelta(seconds=1)
-    (again,) = tick(repository, instance).run_requests
+    (again,), _ = tick(repository, instance)
     assert (again.run_key, again.run_config) == (lost.run_key, lost.run_config)
     assert run(repository, instance, again)
-    assert tick(repository, instance).run_requests == []
+    assert tick(repository, instance)[0] == []
     assert len(world.invoices()) == 1
 
 
@@ -116,12 +119,12 @@ def test_a_run_that_exists_is_not_asked_for_again(
     world: World, repository: dg.RepositoryDefinition, instance: dg.DagsterInstance
 ):
     world.deliver(invoice_pdf("242.00"))
-    (request,) = tick(repository, instance).run_requests
+    (request,), _ = tick(repository, instance)
     job = repository.get_job("invoice_processing")
     instance.create_run_for_job(job, tags={"dagster/run_key": str(request.run_key)}, run_config=request.run_config)
     with world.services.databases.nova.session() as session:
         session.get_one(Execution, 1).requested_at = datetime.now(UTC) - 2 * PATIENCE
-    assert tick(repository, instance).run_requests == []
+    assert tick(repository, instance)[0] == []
 
 
 def test_a_mailbox_that_is_down_keeps_no_other_from_being_read_or_flagged(
@@ -133,7 +136,7 @@ def test_a_mailbox_that_is_down_keeps_no_other_from_being_read_or_flagged(
     add_mailbox(world, "last", last)
     world.deliver(invoice_pdf("242.00", number="F-1"))
     uid = last.deliver(world.mail(invoice_pdf("242.00", number="F-2")))
-    requests = tick(repository, instance).run_requests
+    requests, _ = tick(repository, instance)
     assert [request.tags["nova/client"] for request in requests] == ["idom", "last"]
     with closed_port() as port:
         with world.services.databases.nova.session() as session:
@@ -144,7 +147,7 @@ def test_a_mailbox_that_is_down_keeps_no_other_from_being_read_or_flagged(
         with world.services.databases.nova.session() as session:
             for message in world.messages():  # as if both runs had died before they could flag
                 session.merge(message).flagged_at = None
-        (request,) = tick(repository, instance).run_requests
+        (request,), _ = tick(repository, instance)
         assert request.tags["nova/client"] == "last"
     assert [message.flagged_at is not None for message in world.messages()] == [False, True, False]
     assert "\\Seen" in last.flags()[uid]
@@ -173,9 +176,9 @@ def test_a_scan_is_bounded_and_goes_on_where_it_ended(
 
     monkeypatch.setattr(sensors, "scan_mailbox", slow_scan)
     monkeypatch.setattr(sensors, "time", SimpleNamespace(monotonic=lambda: time.monotonic() + passed[0]))
-    first = tick(repository, instance)
+    _, cursor = tick(repository, instance)
     assert scanned == [1, 2, 3]
-    tick(repository, instance, first.cursor)
+    tick(repository, instance, cursor)
     assert scanned == [1, 2, 3, 4, 1, 2]
 
 
@@ -278,7 +281,7 @@ def test_what_a_dead_retry_never_took_over_is_closed_after_a_while(
     assert [status for status, _ in statuses(world)] == ["failed", "running", "running", "pending"]
     tick(repository, instance)
     assert [status for status, _ in statuses(world)][:3] == ["failed", "running", "running"]
-    monkeypatch.setattr(sensors, "ended_runs", lambda *args: ended_runs(*args[:2], args[2] + 2 * GRACE))
+    monkeypatch.setattr(sensors, "ended_runs", lambda on, names, now: ended_runs(on, names, now + 2 * GRACE))
     tick(repository, instance)
     assert [status for status, _ in statuses(world)] == ["failed", "failed", "failed", "pending"]
 
