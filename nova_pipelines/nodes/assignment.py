@@ -28,7 +28,8 @@ def make_executions(
         had = select(Execution.message_id).where(
             Execution.workflow_id == workflow_id, Execution.message_id.is_not(None)
         )
-        since = session.get_one(Workflow, workflow_id).created_at
+        # locked: of two that look at the same time, the second one sees what the first one made
+        since = session.get_one(Workflow, workflow_id, with_for_update=True).created_at
         query = (
             select(Message)
             .where(

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 from sqlalchemy import select
+from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from nova_pipelines.adapters.imap import Mailbox, MailHeader
@@ -140,9 +141,12 @@ def _ledger_row(
                 sent_at=header.sent_at,
                 size=header.size,
             )
-            session.add(message)
-            session.flush()
-            report.new += 1
+            try:
+                with session.begin_nested():
+                    session.add(message)
+                report.new += 1
+            except IntegrityError:  # another scan of this mailbox was faster
+                message = session.scalars(select(Message).filter_by(**place)).one()
         message.attempts += 1
         return message.id
 
@@ -168,7 +172,9 @@ def _store(services: Services, mailbox: Mailbox, message_id: int, uid: int, repo
             return
         raise
     with services.databases.nova.session() as session:
-        message = session.get_one(Message, message_id)
+        message = session.get_one(Message, message_id, with_for_update=True)
+        if message.status != "seen":
+            return  # another scan of this mailbox was faster
         _fill(message, mail, digest)
         twin = _twin(session, message)
         if twin is not None:

@@ -141,6 +141,7 @@ class Engine:
         """A person's re-execution, as the UI asks for it."""
         request = self.workspace.create_request_context()
         location = request.get_code_location("nova")
+        (repository,) = location.get_repositories().values()
         parent = self.run(run_id)
         run = self.instance.create_reexecuted_run(
             parent_run=parent,
