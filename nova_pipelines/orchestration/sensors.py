@@ -10,6 +10,7 @@ from dagster._core.definitions.target import AutomationTarget
 from sqlalchemy import func, select
 
 from nova_pipelines.database.clients import mailboxes
+from nova_pipelines.database.executions import close_unfinished
 from nova_pipelines.database.nova import Execution
 from nova_pipelines.domain.errors import NovaError
 from nova_pipelines.nodes.assignment import make_executions
@@ -191,14 +192,6 @@ def close_orphans(services: Services, instance: dg.DagsterInstance, now: datetim
 
 def close_executions(services: Services, run_id: str, run_key: str | None, status: str, reason: str) -> int:
     """Marks the unfinished executions of an ended run as failed. Returns how many."""
+    text = f"the run ended ({status.lower()}) before this execution did: {reason}"
     with services.databases.nova.session() as session:
-        rows = session.scalars(
-            select(Execution).where(
-                Execution.run_id.in_([run_id, *([run_key] if run_key else [])]),
-                Execution.status.in_(["pending", "running"]),
-            )
-        ).all()
-        for row in rows:
-            row.status = "failed"
-            row.error = f"the run ended ({status.lower()}) before this execution did: {reason}"[:2_000]
-        return len(rows)
+        return close_unfinished(session, [run_id, *([run_key] if run_key else [])], text)
