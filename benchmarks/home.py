@@ -38,7 +38,7 @@ def bench_home() -> Iterator[Services]:
             os.environ.pop(name, None)
         os.environ |= {"NOVA_HOME": str(home), "DAGSTER_HOME": str(home / "dagster"), "NOVA_MAX_BATCH": "200"}
         (home / "dagster").mkdir()
-        (home / "dagster" / "dagster.yaml").write_text((ROOT / "dagster.yaml").read_text())
+        (home / "dagster" / "dagster.yaml").write_text((ROOT / "nova_pipelines" / "cli" / "dagster.yaml").read_text())
         settings = load_settings()
         migrate(settings)
         services = build_services(settings)

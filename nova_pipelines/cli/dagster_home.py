@@ -15,7 +15,7 @@ VARIABLE = "DAGSTER_HOME"
 
 
 def embedded_configuration() -> str:
-    """The instance configuration for one machine: the same text as dagster.yaml in the repository's root."""
+    """The instance configuration for one machine: dagster.yaml of the repository's root, and what needs a home."""
     return files("nova_pipelines.cli").joinpath("dagster.yaml").read_text(encoding="utf-8")
 
 

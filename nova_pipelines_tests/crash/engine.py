@@ -87,7 +87,7 @@ class Engine:
         if executions is not None:
             config["executions"] = executions
         location = self.workspace.create_request_context().get_code_location("nova")
-        repository = location.get_repository("__repository__")
+        (repository,) = location.get_repositories().values()
         run = _create_run(
             self.instance,
             location,
@@ -147,7 +147,7 @@ class Engine:
             parent_run=parent,
             request_context=request,
             code_location=location,
-            remote_job=location.get_repository("__repository__").get_full_job(parent.job_name),
+            remote_job=repository.get_full_job(parent.job_name),
             strategy=strategy,
             use_parent_run_tags=True,
         )
