@@ -18,6 +18,21 @@ def own_cpu() -> float:
 
 
 def cpu_of(pid: int) -> float:
-    """CPU seconds of a process and of its ended and reaped children (`/proc/<pid>/stat`, proc(5))."""
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    """CPU seconds of a process, its living descendants, and all that these have reaped (proc(5))."""
+    return _times(pid) + sum(cpu_of(child) for child in children(pid))
+
+
+def children(pid: int) -> set[int]:
+    try:
+        tasks = list(Path(f"/proc/{pid}/task").iterdir())
+        return {int(child) for task in tasks for child in (task / "children").read_text().split()}
+    except (FileNotFoundError, ProcessLookupError):  # it ended in between
+        return set()
+
+
+def _times(pid: int) -> float:
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except (FileNotFoundError, ProcessLookupError):
+        return 0.0
     return sum(int(field) for field in fields[11:15]) / TICKS

@@ -16,7 +16,7 @@ import dagster as dg
 from dagster._core.workspace.context import WorkspaceProcessContext
 from dagster._core.workspace.load_target import GrpcServerTarget
 
-from benchmarks.cpu import cpu_of, own_cpu
+from benchmarks.cpu import children, cpu_of, own_cpu
 
 
 @contextmanager
@@ -64,7 +64,7 @@ def run_job(context: Any, server: int, job_name: str, config: dict[str, Any], st
     instance = context.instance
     location = context.get_code_location("nova")
     job = location.get_repository("__repository__").get_full_job(job_name)
-    known = _children(server)
+    known = _workers(server)
     before = cpu_of(server) + own_cpu()
     run_config = {"ops": {start: {"config": config}}}
     plan = location.get_execution_plan(job, run_config, step_keys_to_execute=None, known_state=None)
@@ -94,18 +94,21 @@ def run_job(context: Any, server: int, job_name: str, config: dict[str, Any], st
         assert time.monotonic() < deadline, "the run did not end"
         time.sleep(0.5)  # few look-ups: they count as CPU of the run
     assert status is dg.DagsterRunStatus.SUCCESS, f"run {run.run_id} ended as {status}"
-    # the CPU of a run worker stands in the code server's own only when it was reaped
-    while _children(server) - known:
+    # the CPU of a run worker stands in its parent's only when it was reaped
+    while _workers(server) - known:
         assert time.monotonic() < deadline, "the run worker did not end"
         time.sleep(0.2)
     return cpu_of(server) + own_cpu() - before
 
 
-def _children(pid: int) -> set[int]:
-    """Run workers of a code server: its children, without multiprocessing's resource tracker, which stays."""
-    tasks = Path(f"/proc/{pid}/task").iterdir()
-    found = {int(child) for task in tasks for child in (task / "children").read_text().split()}
-    return {child for child in found if b"resource_tracker" not in _command_line(child)}
+def _workers(pid: int) -> set[int]:
+    """The processes below a code server, without the two of multiprocessing's that stay."""
+    below = {child for child in children(pid) if not any(word in _command_line(child) for word in STAYING)}
+    forking = [child for child in children(pid) if b"forkserver" in _command_line(child)]
+    return below | {worker for server in forking for worker in children(server)}
+
+
+STAYING = (b"resource_tracker", b"forkserver")
 
 
 def _command_line(pid: int) -> bytes:

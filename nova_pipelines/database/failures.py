@@ -6,6 +6,7 @@ Knows drivers' codes and messages, no table. A password never gets into a messag
 from __future__ import annotations
 
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,9 @@ _PASSING_SQLITE = {
 #: texts when a connection fails: libpq hands on no SQLSTATE then. Refused for good, and passing
 _REFUSED = ("authentication failed", "does not exist", "no pg_hba.conf entry", "no password supplied")
 _BUSY_AT_CONNECT = ("starting up", "shutting down", "in recovery mode", "too many clients", "connection slots")
+
+#: bytes; SQLite's shared memory grows by 32 KiB
+_SMALLEST_FREE = 64 * 1024
 
 _QUOTE = re.compile(r"\nLINE \d+: .*(?:\n\s*\^)?")
 
@@ -66,6 +70,8 @@ def _sqlite_failure(error: DBAPIError, url: URL, was_reached: bool) -> NovaError
         if name.startswith(prefix):
             return _passing(where, meaning, reason)
     if name.startswith("SQLITE_IOERR"):
+        if _is_full(url):  # the shared memory of WAL could not grow: SQLite has no word of its own for it
+            return _passing(where, "disk full", reason)
         return TransientError(f"{where}: the disk failed: {reason}", remedy="check the disk and try again")
     if name.startswith("SQLITE_READONLY") and not reason.startswith("attempt to write a readonly database"):
         return ConfigurationError(f"{where}: {reason}", remedy="make file and folder writable for NOVA's user")
@@ -76,6 +82,13 @@ def _sqlite_failure(error: DBAPIError, url: URL, was_reached: bool) -> NovaError
         remedy = "restore it from a backup, or name another file"
         return ConfigurationError(f"{where} is no sound database: {reason}", remedy=remedy)
     return None
+
+
+def _is_full(url: URL) -> bool:
+    try:
+        return shutil.disk_usage(Path(str(url.database)).parent).free < _SMALLEST_FREE
+    except OSError:
+        return False
 
 
 def _postgres_failure(error: DBAPIError, url: URL, was_reached: bool) -> NovaError | None:

@@ -12,7 +12,13 @@ from typing import Any
 
 import dagster as dg
 from dagster._core.definitions.definitions_load_context import DefinitionsLoadContext, DefinitionsLoadType
-from dagster._core.definitions.repository_definition import CachingRepositoryData, RepositoryData
+from dagster._core.definitions.metadata.metadata_value import CodeLocationReconstructionMetadataValue
+from dagster._core.definitions.repository_definition import (
+    SINGLETON_REPOSITORY_NAME,
+    CachingRepositoryData,
+    RepositoryData,
+    RepositoryLoadData,
+)
 from sqlalchemy import select
 
 from nova_pipelines.compiler.catalog import compile_version
@@ -39,8 +45,22 @@ def pinned_revision(nova: Database) -> int:
     else:
         with nova.read() as session:
             revision = catalog_revision(session)
-    load.add_to_pending_reconstruction_metadata(STATE_KEY, str(revision))
     return revision
+
+
+def nova_repository(settings: Settings, nova: Database, fixed: Sequence[Any]) -> dg.RepositoryDefinition:
+    """The repository of this code location, named as Dagster names a single one.
+
+    It carries its pin itself: Dagster's server imports the module once and then loads the repository in a
+    fresh load context, in which what was left pending at the import is gone.
+    """
+    repository = NovaRepository(settings, nova, fixed)
+    pin = CodeLocationReconstructionMetadataValue(str(repository.revision))
+    return dg.RepositoryDefinition(
+        SINGLETON_REPOSITORY_NAME,
+        repository_data=repository,
+        repository_load_data=RepositoryLoadData(reconstruction_metadata={STATE_KEY: pin}),
+    )
 
 
 class NovaRepository(RepositoryData):
@@ -52,7 +72,7 @@ class NovaRepository(RepositoryData):
 
     def __init__(self, settings: Settings, nova: Database, fixed: Sequence[Any]) -> None:
         self._settings, self._nova, self._fixed = settings, nova, fixed
-        self._revision = pinned_revision(nova)
+        self.revision = pinned_revision(nova)
         self._jobs: dict[str, dg.JobDefinition] = {}
 
     @cached_property
@@ -63,7 +83,7 @@ class NovaRepository(RepositoryData):
     def loaded(self) -> dict[str, Loaded]:
         """Every workflow of this revision that compiles, by the name of its job."""
         with self._nova.read() as session:
-            ids = versions_at(session, self._revision)
+            ids = versions_at(session, self.revision)
             versions = session.scalars(select(WorkflowVersion).where(WorkflowVersion.id.in_(ids.values()))).all()
             session.expunge_all()
         names = {version_id: name for name, version_id in ids.items()}
@@ -90,7 +110,7 @@ class NovaRepository(RepositoryData):
 
     def _version(self, name: str) -> WorkflowVersion | None:
         with self._nova.read() as session:
-            version = version_at(session, name, self._revision)
+            version = version_at(session, name, self.revision)
             session.expunge_all()
             return version
 

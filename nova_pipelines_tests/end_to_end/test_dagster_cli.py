@@ -42,8 +42,8 @@ def test_validate_and_list(world: World, monkeypatch: pytest.MonkeyPatch):
     assert "All code locations passed validation" in dagster("definitions", "validate", *WORKSPACE).stdout
     listed = dagster("job", "list", *WORKSPACE).stdout
 
-    ops = listed.partition("Job: invoice_processing")[2].split("***")[0]
-    assert [line.strip() for line in ops.splitlines()][2:5] == ["start", "mail_fetch", "has_pdf"]
+    ops = {line.strip() for line in listed.partition("Job: invoice_processing")[2].splitlines()}
+    assert {"start", "mail_fetch", "has_pdf", "extract_invoice", "amount", "invoice_write", "end"} <= ops
 
 
 def test_execute_takes_the_waiting_mail(world: World, dagster_home: Path | None):
