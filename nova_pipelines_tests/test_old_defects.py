@@ -71,7 +71,9 @@ def steps(result: dg.ExecuteInProcessResult, kind: DagsterEventType) -> list[str
 # 1
 
 
-def test_1_a_failed_node_is_a_failed_execution_a_failed_run_and_an_exit_code(world: World):
+def test_1_a_failed_node_is_a_failed_execution_a_failed_run_and_an_exit_code(
+    world: World, monkeypatch: pytest.MonkeyPatch
+):
     """Was: task SUCCESS with a failed result inside."""
     compiled = world.publish(line(action("work", "raise ValueError('no luck')")))
     number = world.execution(compiled, client=None)
@@ -83,7 +85,8 @@ def test_1_a_failed_node_is_a_failed_execution_a_failed_run_and_an_exit_code(wor
     assert (execution.status, execution.failed_node) == ("failed", "work")
     assert "no luck" in (execution.error or "")
     assert [row.status for row in world.chain(number)] == ["success", "failed"]
-    said = Nova(world.settings.nova_home)("run", "Line", "--wait", "--json", code=1)
+    monkeypatch.delenv("DAGSTER_HOME", raising=False)
+    said = Nova(world.settings.nova_home).program("run", "Line", "--wait", "--json", code=1)
     assert said.json["status"] == "failed"
 
 
@@ -166,6 +169,7 @@ def test_5_two_runs_at_the_same_time_never_have_the_same_mail(world: World):
 
     counts = (len(world.messages()), len(world.executions()), len(world.invoices()), len(world.sink.messages))
     assert counts == (4, 4, 4, 4)
+    assert {message.status for message in world.messages()} == {"assigned"}
 
 
 def test_5_an_empty_inbox_rejects_nobody(world: World):

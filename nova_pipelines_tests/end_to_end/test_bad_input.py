@@ -216,6 +216,7 @@ def test_a_full_disk(nova: Nova, tmp_path: Path):
         head -c 100m /dev/zero > "$NOVA_HOME/filler" 2>/dev/null
         nova workflow load big.json
         nova client add second
+        nova run 1 --context '{{}}' --wait
         rm "$NOVA_HOME/filler"
         nova workflow list --json
         nova workflow load big.json
@@ -231,12 +232,12 @@ def test_a_full_disk(nova: Nova, tmp_path: Path):
     done = subprocess.run(command, capture_output=True, text=True, timeout=120)
 
     assert [line for line in done.stdout.splitlines() if line.startswith("code ")] == [
-        "code 0", "code 1", "code 1", "code 0", "code 0", "code 0", "code 0",
+        "code 0", "code 1", "code 1", "code 1", "code 0", "code 0", "code 0", "code 0",
     ], f"{done.stdout}\n{done.stderr}"  # fmt: skip
     assert "Traceback" not in done.stderr
-    assert done.stderr.count("disk full") == 2
-    assert done.stderr.count("→ free some space") == 2
-    listed, _, rest = done.stdout.partition("code 1\ncode 1\n")[2].partition("code 0")
+    assert done.stderr.count("disk full") == 3
+    assert done.stderr.count("→ free some space") == 3
+    listed, _, rest = done.stdout.partition("code 1\ncode 1\ncode 1\n")[2].partition("code 0")
     assert [row["name"] for row in json.loads(listed)] == ["Double It"], "nothing of it was stored"
     assert "Big version 1" in rest
     assert "second" not in rest

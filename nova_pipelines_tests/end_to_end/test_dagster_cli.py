@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from nova_pipelines_tests.fixtures.postgres import clean_environment
 from nova_pipelines_tests.fixtures.world import INVOICE_PROCESSING, ROOT, World, invoice_pdf
 
 #: `job execute` of Dagster 1.13 reads no workspace file
@@ -21,6 +22,17 @@ def dagster(*arguments: str, code: int = 0) -> subprocess.CompletedProcess[str]:
     done = subprocess.run([PROGRAM, *arguments], cwd=ROOT, capture_output=True, text=True, timeout=180)
     assert done.returncode == code, f"{done.stdout[-3000:]}\n{done.stderr[-6000:]}"
     return done
+
+
+def test_before_the_first_migration(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    clean_environment(monkeypatch)
+    monkeypatch.delenv("DAGSTER_HOME", raising=False)
+    monkeypatch.setenv("NOVA_HOME", str(tmp_path / "home"))
+
+    done = dagster("definitions", "validate", *WORKSPACE, code=1)
+
+    assert "does not exist yet (run `nova migrate`)" in done.stdout + done.stderr
+    assert not (tmp_path / "home").exists()
 
 
 @pytest.fixture(params=["with DAGSTER_HOME", "without DAGSTER_HOME"])
