@@ -107,7 +107,7 @@ def test_a_full_disk_is_transient_and_leaves_nothing_half_written():
 import os, pathlib
 from nova_pipelines.adapters.store import DocumentStore
 from nova_pipelines.domain.errors import TransientError
-store = DocumentStore("/tmp/documents")
+store = DocumentStore("/mnt/documents")
 small = store.put(b"small")
 for attempt in range(2):
     try:
@@ -117,10 +117,10 @@ for attempt in range(2):
     else:
         raise SystemExit("the disk was not full")
 assert store.get(small) == b"small"
-print([path.name == small for path in pathlib.Path("/tmp").rglob("*") if path.is_file()])
+print([path.name == small for path in pathlib.Path("/mnt").rglob("*") if path.is_file()])
 """
     command = [str(bwrap_path()), "--ro-bind", "/", "/", "--dev", "/dev", "--proc", "/proc", "--unshare-user"]
-    command += ["--size", str(256 * 1024), "--tmpfs", "/tmp", "--", sys.executable, "-c", code]  # noqa: S108
+    command += ["--size", str(256 * 1024), "--tmpfs", "/mnt", "--", sys.executable, "-c", code]
     root = Path(__file__).parents[2]
     done = subprocess.run(command, cwd=root, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 0, done.stderr
