@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import base64
 import binascii
+from datetime import date
+from decimal import Decimal
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -16,6 +18,7 @@ from sqlalchemy import URL, make_url
 from sqlalchemy.exc import ArgumentError
 
 from nova_pipelines.domain.errors import ConfigurationError
+from nova_pipelines.domain.rates import SandboxRates
 
 POSTGRES_DRIVER = "postgresql+psycopg2"
 NEW_KEY_COMMAND = 'python -c "from cryptography.fernet import Fernet; print(Fernet.generate_key().decode())"'
@@ -42,6 +45,12 @@ class Settings(BaseSettings):
     nova_sandbox: Literal["local", "e2b", "unsafe-subprocess"] | None = None
     e2b_api_key: SecretStr | None = None
     e2b_template_id: str | None = None
+    #: E2B's public prices and the size of its sandboxes, for estimates; and the day they were looked up
+    nova_e2b_usd_per_vcpu_second: Decimal = Field(Decimal("0.000014"), ge=0)
+    nova_e2b_usd_per_gib_second: Decimal = Field(Decimal("0.0000045"), ge=0)
+    nova_e2b_vcpus: Decimal = Field(Decimal(2), gt=0)
+    nova_e2b_memory_gib: Decimal = Field(Decimal("0.5"), gt=0)
+    nova_e2b_rates_date: date = date(2026, 8, 1)
 
     gmail_imap_server: str = "imap.gmail.com:993"
     gmail_smtp_server: str = "smtp.gmail.com:587"
@@ -141,6 +150,16 @@ class Settings(BaseSettings):
     def sandbox(self) -> Literal["local", "e2b", "unsafe-subprocess"]:
         """The sandbox in force: e2b when a key is there and nothing else was asked for."""
         return self.nova_sandbox or ("e2b" if self.e2b_api_key else "local")
+
+    @property
+    def e2b_rates(self) -> SandboxRates:
+        return SandboxRates(
+            usd_per_vcpu_second=self.nova_e2b_usd_per_vcpu_second,
+            usd_per_gib_second=self.nova_e2b_usd_per_gib_second,
+            vcpus=self.nova_e2b_vcpus,
+            memory_gib=self.nova_e2b_memory_gib,
+            as_of=self.nova_e2b_rates_date,
+        )
 
     @property
     def documents_url(self) -> str:

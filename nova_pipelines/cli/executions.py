@@ -122,6 +122,8 @@ def print_execution(shown: dict[str, Any]) -> None:
             ("created (UTC)", moment(shown["created_at"])),
             ("started (UTC)", moment(shown["started_at"])),
             ("ended (UTC)", moment(shown["completed_at"])),
+            ("waits until", moment(shown["waits_until"])),
+            ("sandbox", f"{shown['sandbox_seconds']:.3f} s, about ${shown['cost_usd']}"),
             ("run", shown["run_id"]),
         ]
     )

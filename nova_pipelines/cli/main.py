@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from nova_pipelines.cli import chain, client, executions, invoices, run, serve, system, up, workflow
+from nova_pipelines.cli import chain, client, costs, executions, invoices, run, serve, system, up, workflow
 from nova_pipelines.cli.errors import EXIT_CODES, NovaGroup
 
 app = typer.Typer(
@@ -39,6 +39,7 @@ app.command()(system.doctor)
 app.command()(up.up)
 app.command()(system.demo)
 app.command()(run.run)
+app.command()(costs.costs)
 app.add_typer(client.app, name="client")
 app.add_typer(workflow.app, name="workflow")
 app.add_typer(executions.app, name="executions")

@@ -21,12 +21,12 @@ from sqlalchemy.types import NullType
 
 from nova_pipelines.database.nova import Blob, ChainRow, Execution
 from nova_pipelines.database.session import Database
-from nova_pipelines.domain.chain import HASHED_FIELDS, verify
+from nova_pipelines.domain.chain import HASHED_FIELDS, LATER_FIELDS, verify
 
 #: executions whose heads are held in memory at once, and rows fetched at once
 _HEADS, _ROWS = 500, 100
 _REFERENCE = re.compile(r'"\$blob":"([0-9a-f]{64})"')
-_FIELDS = ("id", *HASHED_FIELDS, "hash")
+_FIELDS = ("id", *HASHED_FIELDS, *LATER_FIELDS, "hash")
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,6 +9,7 @@ from sqlalchemy import select
 
 from nova_pipelines.compiler.step import Work
 from nova_pipelines.database.clients import find_client, mailboxes
+from nova_pipelines.database.executions import due
 from nova_pipelines.database.nova import Execution
 from nova_pipelines.domain.chain import canonical_json
 from nova_pipelines.domain.errors import Conflict, NovaError, PermanentError
@@ -94,6 +95,7 @@ def _pending(work: Work, compiled: Compiled, client_slug: str | None, max_batch:
             Execution.workflow_id == compiled.workflow_id,
             Execution.status == "pending",
             Execution.run_id.is_(None),
+            due(),
         )
         .order_by(Execution.id)
         .limit(max_batch)

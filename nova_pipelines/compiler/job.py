@@ -230,6 +230,8 @@ def _run(context: dg.OpExecutionContext, work: Work, ids: list[int]) -> Iterator
         result = run_step(work, step, ids, last_try=last_try)
     for failure in result.failures:
         context.log.error(f"execution {failure.execution_id} at {step.node.id!r}: {failure.error}")
+    for item in result.put_off:
+        context.log.warning(f"execution {item.execution_id} waits until {item.until:%H:%M:%S} UTC: {item.reason}")
     if result.transient:
         seconds = backoff(policy.retry_delay_seconds, context.retry_number)
         for failure in result.transient:
@@ -275,11 +277,13 @@ def _outcome(context: dg.OpExecutionContext, inputs: dict[str, Any]) -> Iterator
         except NovaError as error:
             # the mailbox sensor repeats what could not be flagged now: the work itself is done
             context.log.warning(f"mails could not be marked on the server yet: {error}")
-    metadata = report.outcome_metadata(rows)
+    waiting = work.journal.waiting()
+    metadata = report.outcome_metadata(rows) | ({"waiting": len(waiting)} if waiting else {})
+    text = report.outcome_text(rows, waiting)
     failed = [row for row in rows if row.status in ("failed", "unknown")]
     if failed:
-        raise dg.Failure(description=report.outcome_text(rows), metadata=metadata, allow_retries=False)
-    context.log.info(report.outcome_text(rows))
+        raise dg.Failure(description=text, metadata=metadata, allow_retries=False)
+    context.log.info(text)
     yield dg.Output([row.execution_id for row in rows], ONLY, metadata=metadata)
 
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import Text, bindparam, cast, func, insert, select, update
+from sqlalchemy import ColumnElement, Text, bindparam, cast, func, insert, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
@@ -40,6 +40,8 @@ class Entry:
     client: ClientView | None
     done: bool
     path: str | None = None
+    #: the node that had begun and left no row (see Journal.begin)
+    begun: str | None = None
     #: the run that wrote the last row of its chain
     last_run: str | None = None
 
@@ -59,8 +61,20 @@ class Record:
     decision: str | None = None
     path: str | None = None
     error: str | None = None
+    #: what its sandbox cost; None: it used none
+    sandbox_seconds: float | None = None
+    cost_nano_usd: int | None = None
     #: the execution is complete with this row
     final: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class PutOff:
+    """An execution that cannot go on now and is to be taken up again at `until`."""
+
+    execution_id: int
+    until: datetime
+    reason: str
 
 
 @dataclass
@@ -89,8 +103,9 @@ class Journal:
                 if row.run_id not in (None, self.run_id, self.run_key, *self.ancestors):
                     continue
                 row.run_id, row.version_id = self.run_id, version_id
+                row.waits_until = row.put_off_by = None
                 if row.status == "pending":
-                    row.status = "running"
+                    row.status, row.error = "running", None
                     row.started_at = row.started_at or datetime.now(UTC)
                 held.append(row.id)
             return held
@@ -105,6 +120,39 @@ class Journal:
                     .order_by(Execution.id)
                 )
             )
+
+    def begin(self, execution_id: int, node_id: str) -> None:
+        """Notes that a node with outside effects begins: if no row follows, nobody knows what it has done."""
+        self._set(Execution.id == execution_id, begun_node=node_id)
+
+    def withdraw(self, execution_id: int) -> None:
+        """The node that had begun is certain to have done nothing."""
+        self._set(Execution.id == execution_id, begun_node=None)
+
+    def put_off(self, items: Sequence[PutOff]) -> None:
+        """Gives executions back to whoever asks for runs, not before their time. What they have done stays."""
+        for item in items:
+            # no row in the chain: nothing has been done
+            self._set(
+                Execution.id == item.execution_id,
+                status="pending",
+                run_id=None,
+                requested_at=None,
+                begun_node=None,
+                waits_until=item.until,
+                put_off_by=self.run_id,
+                error=item.reason[:2_000],
+            )
+
+    def _set(self, which: ColumnElement[bool], **values: Any) -> None:
+        with self.nova.session() as session:
+            session.execute(update(Execution).where(which, Execution.run_id == self.run_id).values(**values))
+
+    def waiting(self) -> dict[int, datetime]:
+        """The executions that this run has put off, and until when."""
+        query = select(Execution.id, Execution.waits_until).where(Execution.put_off_by == self.run_id)
+        with self.nova.read() as session:
+            return {number: until for number, until in session.execute(query) if until is not None}
 
     def left_alone(self, execution_ids: Sequence[int]) -> list[str]:
         """Which of these executions this run does not hold, and why, as texts."""
@@ -149,7 +197,14 @@ class Journal:
         """The executions before `node_id`, each with its context (the last success's, or the initial)."""
         with self.nova.read() as session:
             executions = session.execute(
-                select(Execution.id, Execution.status, Execution.initial_context, Client, ChainRow.run_id)
+                select(
+                    Execution.id,
+                    Execution.status,
+                    Execution.initial_context,
+                    Execution.begun_node,
+                    Client,
+                    ChainRow.run_id,
+                )
                 .outerjoin(Client, Client.id == Execution.client_id)
                 .outerjoin(ChainRow, (ChainRow.execution_id == Execution.id) & (ChainRow.seq == Execution.chain_length))
                 .where(Execution.id.in_(execution_ids))
@@ -158,7 +213,7 @@ class Journal:
             rows = _last_rows(session, execution_ids, node_id)
             blobs = _fetch_blobs(session, (row.output for row in rows.values() if row.node_id != node_id))
         entries: list[Entry] = []
-        for execution_id, status, initial, client, last_run in executions:
+        for execution_id, status, initial, begun, client, last_run in executions:
             row = rows.get(execution_id)
             done = row is not None and row.node_id == node_id
             entries.append(
@@ -171,6 +226,7 @@ class Journal:
                     client=client_view(client) if client is not None else None,  # pyright: ignore[reportUnnecessaryComparison]
                     done=done,
                     path=row.path_taken if row is not None and done else None,
+                    begun=begun,
                     last_run=last_run,
                 )
             )
@@ -230,6 +286,8 @@ class Journal:
             "run_id": self.run_id,
             "timestamp": now.isoformat(),
             "prev_hash": prev_hash,
+            "sandbox_seconds": None if record.sandbox_seconds is None else round(record.sandbox_seconds, 6),
+            "cost_nano_usd": record.cost_nano_usd,
         }
         return row | {
             "hash": row_hash(row),
@@ -327,5 +385,6 @@ _UPDATE = (
         failed_node=bindparam("b_node"),
         result=bindparam("b_result"),
         completed_at=bindparam("b_completed"),
+        begun_node=None,
     )
 )

@@ -14,6 +14,7 @@ from sqlalchemy.orm import Session
 
 from nova_pipelines.compiler.audit import read_chain, read_json
 from nova_pipelines.compiler.blobs import references, unpack
+from nova_pipelines.database.costs import cost_of
 from nova_pipelines.database.executions import Listed
 from nova_pipelines.database.nova import Blob
 from nova_pipelines.domain.errors import PermanentError
@@ -40,6 +41,7 @@ def summary(listed: Listed) -> dict[str, Any]:
         "created_at": iso(execution.created_at),
         "started_at": iso(execution.started_at),
         "completed_at": iso(execution.completed_at),
+        "waits_until": iso(execution.waits_until),
     }
 
 
@@ -57,7 +59,9 @@ def detail(session: Session, listed: Listed) -> dict[str, Any]:
         done = [row for row in read_chain(session, execution.id) if row["status"] == "success" and row["output_result"]]
         if done:
             (last,) = unpack_all(session, [read_json(done[-1]["output_result"])])
-    return {**summary(listed), "initial_context": initial, "context": last}
+    seconds, usd = cost_of(session, execution.id)
+    cost = {"sandbox_seconds": seconds, "cost_usd": f"{usd:.9f}"}
+    return {**summary(listed), **cost, "initial_context": initial, "context": last}
 
 
 def chain_entries(session: Session, execution_id: int) -> list[dict[str, Any]]:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 import dagster as dg
@@ -140,12 +141,13 @@ def outcome_metadata(rows: Sequence[Row]) -> dict[str, Any]:
     return metadata
 
 
-def outcome_text(rows: Sequence[Row]) -> str:
+def outcome_text(rows: Sequence[Row], waiting: Mapping[int, datetime]) -> str:
     failed = [row for row in rows if row.status in ("failed", "unknown")]
     parts = [f"{sum(row.status == 'completed' for row in rows)} of {len(rows)} executions completed"]
-    waiting = [str(row.execution_id) for row in rows if row.status == "needs_review"]
-    if waiting:
-        parts.append(f"waiting for a person: {', '.join(waiting)}")
+    asking = [str(row.execution_id) for row in rows if row.status == "needs_review"]
+    if asking:
+        parts.append(f"waiting for a person: {', '.join(asking)}")
+    parts += [f"execution {number} goes on after {until:%Y-%m-%d %H:%M} UTC" for number, until in waiting.items()]
     parts += [f"execution {row.execution_id} at {row.failed_node}: {row.error}" for row in failed[:20]]
     if failed:
         parts.append(f"retry with: nova executions retry {' '.join(str(row.execution_id) for row in failed[:20])}")

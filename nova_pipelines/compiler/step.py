@@ -9,9 +9,10 @@ import logging
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from nova_pipelines.compiler.journal import CLOSED, Entry, Journal, Record
+from nova_pipelines.compiler.journal import CLOSED, Entry, Journal, PutOff, Record
 from nova_pipelines.compiler.plan import ONLY, Plan, Step
 from nova_pipelines.domain.chain import canonical_json
 from nova_pipelines.domain.errors import (
@@ -20,10 +21,11 @@ from nova_pipelines.domain.errors import (
     NovaError,
     OutcomeUnknown,
     TransientError,
+    Unavailable,
 )
 from nova_pipelines.nodes.base import Item, NodeKind, Result
 from nova_pipelines.nodes.registry import KINDS
-from nova_pipelines.nodes.services import Services
+from nova_pipelines.nodes.services import Services, Usage
 
 log = logging.getLogger(__name__)
 
@@ -45,6 +47,8 @@ class StepResult:
     failures: list[Failure] = field(default_factory=list)
     #: items to try again: nothing was recorded for them yet
     transient: list[Failure] = field(default_factory=list)
+    #: items that were given back, since a service is down: they are taken up later
+    put_off: list[PutOff] = field(default_factory=list)
     facts: dict[int, dict[str, Any]] = field(default_factory=dict)
     worked: int = 0
     already_done: int = 0
@@ -94,11 +98,13 @@ def run_step(
             if record is not None:
                 records.append(record)
     work.journal.record(records)
+    work.journal.put_off(result.put_off)
     return result
 
 
 def _to_be_done(work: Work, entry: Entry) -> bool:
-    if entry.status in CLOSED or entry.status == "completed":
+    # what a run works on is running: a pending one was put off by an earlier try of this very op
+    if entry.status in CLOSED or entry.status in ("completed", "pending"):
         return False
     failed_here = entry.last_run == work.journal.run_id
     return entry.status != "failed" or (work.retry_failed and not failed_here)
@@ -119,35 +125,66 @@ def _work_on(work: Work, step: Step, kind: NodeKind, entry: Entry, result: StepR
         context=dict(entry.context),
         ways=frozenset(step.ways),
     )
+    work.services.take_usage()
     began = time.perf_counter()
     try:
-        done = _checked(kind.run(step.node, item, work.services), step)
+        done = _checked(_run(work, step, kind, entry, item), step)
     except NovaError as error:
-        failure = Failure(entry.execution_id, _status(error), f"{error.word}: {error}")
-        if isinstance(error, TransientError) and not last_try:
-            result.transient.append(failure)
+        if _comes_again(entry, error, result, last_try):
+            if not kind.repeatable(step.node, item):
+                work.journal.withdraw(entry.execution_id)  # such an error means that nothing was done
             return None
+        failure = Failure(entry.execution_id, _status(error), f"{error.word}: {error}")
         result.failures.append(failure)
         after = error.context if isinstance(error, NeedsPerson) else None
-        return _record(step, entry, failure.status, time.perf_counter() - began, after=after, error=failure.error)
+        spent = Spent(time.perf_counter() - began, work.services.take_usage())
+        return _record(step, entry, failure.status, spent, after=after, error=failure.error)
     result.worked += 1
-    seconds = time.perf_counter() - began
+    spent = Spent(time.perf_counter() - began, work.services.take_usage())
     if done.metadata:
         result.facts[entry.execution_id] = done.metadata
     if done.stop:
-        return _record(step, entry, "stopped", seconds, after=done.context, final=True)
+        return _record(step, entry, "stopped", spent, after=done.context, final=True)
     _pass_on(result, step, entry.execution_id, done.path)
     return _record(
         step,
         entry,
         "success",
-        seconds,
+        spent,
         after=done.context,
         code=done.code,
         decision=done.decision,
         path=_path_taken(step, done),
         final=step.node.kind == "end",
     )
+
+
+def _run(work: Work, step: Step, kind: NodeKind, entry: Entry, item: Item) -> Result:
+    """The node itself. One that may have outside effects leaves a mark first, and is not begun where one is left."""
+    if kind.repeatable(step.node, item):
+        return kind.run(step.node, item, work.services)
+    if entry.begun == step.node.id:
+        raise OutcomeUnknown(
+            f"a crash interrupted node {step.node.id!r} when it had begun, and its code has the network: what it did "
+            "outside is not known",
+            remedy="look at what it sends and stores, then: nova executions retry N --force",
+        )
+    work.journal.begin(entry.execution_id, step.node.id)
+    return kind.run(step.node, item, work.services)
+
+
+def _comes_again(entry: Entry, error: NovaError, result: StepResult, last_try: bool) -> bool:
+    """Whether an item is tried again, later or at once: nothing is recorded for it then."""
+    if not isinstance(error, TransientError):
+        return False
+    if isinstance(error, Unavailable):
+        until = datetime.now(UTC) + timedelta(seconds=error.after_seconds)
+        result.put_off.append(PutOff(entry.execution_id, until, f"{error.word}: {error}"))
+        return True
+    if last_try:
+        return False
+    result.transient.append(Failure(entry.execution_id, _status(error), f"{error.word}: {error}"))
+    return True
 
 
 def _path_taken(step: Step, done: Result) -> str | None:
@@ -174,11 +211,19 @@ def _status(error: NovaError) -> str:
     return "unknown" if isinstance(error, OutcomeUnknown) else "failed"
 
 
+@dataclass(frozen=True, slots=True)
+class Spent:
+    """What a node took: its own seconds, and what its sandbox cost."""
+
+    seconds: float
+    usage: Usage
+
+
 def _record(
     step: Step,
     entry: Entry,
     status: str,
-    seconds: float,
+    spent: Spent,
     *,
     after: dict[str, Any] | None,
     code: str | None = None,
@@ -194,7 +239,9 @@ def _record(
         status=status,
         before=entry.context,
         after=after,
-        seconds=seconds,
+        seconds=spent.seconds,
+        sandbox_seconds=spent.usage.seconds if spent.usage.jobs else None,
+        cost_nano_usd=spent.usage.cost_nano_usd if spent.usage.jobs else None,
         code=code if code is not None else getattr(step.node, "code", None),
         decision=decision,
         path=path,

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
-from sqlalchemy import Select, func, select, update
+from sqlalchemy import ColumnElement, Select, func, select, update
 from sqlalchemy.orm import Session
 
 from nova_pipelines.database.nova import Client, Execution, Message, OutboxMail, Workflow, WorkflowVersion
@@ -75,6 +75,11 @@ def find_execution(session: Session, number: int) -> Listed:
     return Listed(*row)
 
 
+def due() -> ColumnElement[bool]:
+    """Of a pending execution: nothing has put it off, or its time has come."""
+    return Execution.waits_until.is_(None) | (Execution.waits_until <= utc_now())
+
+
 def _listing() -> Select[Execution, str, int, str, str | None, str | None]:
     return (
         select(Execution, Workflow.name, WorkflowVersion.number, Client.slug, Message.sender, Message.subject)
@@ -116,7 +121,7 @@ def release(session: Session, numbers: Iterable[int], *, force: bool = False, ru
             _release_mail(session, row.id)
         # a run that never comes is asked for again by the sensor, some time after `requested_at`
         row.status, row.run_id, row.requested_at = "pending", run_key, utc_now() if run_key else None
-        row.error = row.failed_node = row.result = row.completed_at = None
+        row.error = row.failed_node = row.result = row.completed_at = row.begun_node = None
         result.released.append(number)
     session.flush()
     return result
@@ -155,5 +160,7 @@ def close_unfinished(session: Session, run_ids: Sequence[str], reason: str) -> i
     ).all()
     for row in rows:
         row.status, row.error = "failed", reason[:2_000]
+        if row.begun_node is not None:  # what it did outside is not known: never repeated blindly
+            row.status, row.failed_node = "unknown", row.begun_node
     session.flush()
     return len(rows)

@@ -252,6 +252,11 @@ class Execution(NovaBase):
     #: the Dagster run that holds this execution, or the run key of one that was requested (status pending)
     run_id: Mapped[str | None] = mapped_column(String(36))
     requested_at: Mapped[datetime | None]
+    #: not to be taken up before (a service is down), and the run that put it off; `error` says why
+    waits_until: Mapped[datetime | None]
+    put_off_by: Mapped[str | None] = mapped_column(String(36))
+    #: a node that may have outside effects, from before it begins until its row is in the chain
+    begun_node: Mapped[str | None] = mapped_column(String(200))
     chain_head: Mapped[str] = mapped_column(String(64), default="")
     chain_length: Mapped[int] = mapped_column(default=0)
     started_at: Mapped[datetime | None]
@@ -285,6 +290,10 @@ class ChainRow(NovaBase):
     input_context: Mapped[dict[str, Any]]
     output_result: Mapped[dict[str, Any] | None]
     execution_time: Mapped[float] = mapped_column(Float)  # seconds
+    #: seconds of a sandbox's life that this node used or kept waiting, and what they cost by the rates in force
+    #: (an estimate, in 10⁻⁹ US dollars: whole numbers add up exactly); None: it used no sandbox
+    sandbox_seconds: Mapped[float | None] = mapped_column(Float)
+    cost_nano_usd: Mapped[int | None] = mapped_column(BigInteger)
     status: Mapped[str] = mapped_column(String(12))  # success | failed | needs_review | unknown | stopped
     error_message: Mapped[str | None] = mapped_column(Text)
     decision_result: Mapped[str | None] = mapped_column(String(200))

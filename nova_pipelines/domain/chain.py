@@ -32,6 +32,8 @@ HASHED_FIELDS = (
     "timestamp",
     "prev_hash",
 )
+#: fields that came later: a hash covers them only where one of them is set, so that older rows keep theirs
+LATER_FIELDS = ("sandbox_seconds", "cost_nano_usd")
 
 
 def canonical_json(value: Any) -> str:
@@ -43,11 +45,13 @@ def canonical_json(value: Any) -> str:
 
 
 def row_hash(row: Mapping[str, Any]) -> str:
-    """SHA-256 (hex) over HASHED_FIELDS of `row`.
+    """SHA-256 (hex) over HASHED_FIELDS of `row`, and over LATER_FIELDS where any is set.
 
     `input_context` and `output_result` are JSON *texts* (or None), `timestamp` an ISO text in UTC.
     """
-    body = canonical_json([row[name] for name in HASHED_FIELDS])
+    later = [row.get(name) for name in LATER_FIELDS]
+    values = [row[name] for name in HASHED_FIELDS]
+    body = canonical_json(values + later if any(value is not None for value in later) else values)
     return hashlib.sha256(body.encode("utf-8", "surrogatepass")).hexdigest()
 
 

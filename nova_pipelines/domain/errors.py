@@ -36,6 +36,16 @@ class TransientError(NovaError):
     word = "transient"
 
 
+class Unavailable(TransientError):
+    """A service is known to be down: the work waits and is taken up again `after_seconds`, it does not fail."""
+
+    word = "waits"
+
+    def __init__(self, message: str, *, after_seconds: float, remedy: str | None = None) -> None:
+        super().__init__(message, remedy=remedy)
+        self.after_seconds = after_seconds
+
+
 class PermanentError(NovaError):
     """A failure that would come again: the item fails with its reason and is not retried by itself."""
 

@@ -58,6 +58,11 @@ class Result:
     metadata: dict[str, Any] = field(default_factory=dict)
 
 
+def repeatable(node: Node, item: Item) -> bool:
+    """The rule for most kinds: a node that a crash interrupted can be begun again."""
+    return True
+
+
 @dataclass(frozen=True, slots=True)
 class NodeKind:
     """A kind of node. `run(node, item, services)` raises the errors of `domain.errors`."""
@@ -65,6 +70,8 @@ class NodeKind:
     type: str
     model: type[Node]
     run: Callable[[Any, Item, Services], Result]
+    #: whether it may simply be begun again after a crash in its middle; if not, a person decides
+    repeatable: Callable[[Any, Item], bool] = repeatable
     #: the item is handed to a sandbox: Dagster's pool and the session are needed
     uses_sandbox: bool = False
     #: the table that the kind writes, as an asset of Dagster's; None: it writes none

@@ -51,7 +51,7 @@ class ActionNode(Node):
 def run_code(code: str, timeout: float, item: Item, services: Services) -> Outcome:
     """One job of `code` over the item's context. Raises CodeError unless it ended well."""
     job = Job(code=code, context=item.context, limits=Limits(wall_seconds=timeout, cpu_seconds=timeout))
-    outcome = services.sandbox(item.client).run(job)
+    outcome = services.run_job(job, item.client)
     if outcome.status is not SandboxStatus.OK or outcome.result is None:
         raise CodeError(outcome.error or f"the code ended as {outcome.status}", remedy=_printed(outcome))
     return outcome
@@ -73,4 +73,9 @@ def run(node: ActionNode, item: Item, services: Services) -> Result:
     return Result(context=outcome.result or {}, code=node.code, metadata=printed(outcome))
 
 
-KIND = NodeKind(type="action", model=ActionNode, run=run, uses_sandbox=True)
+def without_effects(node: Node, item: Item) -> bool:
+    """Code that has the network may have sent or stored something before a crash: it is never blindly repeated."""
+    return not (item.client and item.client.allow_network)
+
+
+KIND = NodeKind(type="action", model=ActionNode, run=run, repeatable=without_effects, uses_sandbox=True)

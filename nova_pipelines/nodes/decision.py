@@ -13,7 +13,7 @@ from nova_pipelines.domain.errors import CodeError
 from nova_pipelines.domain.workflow import Node, condition_name
 from nova_pipelines.nodes.base import Item, NodeKind, Result
 from nova_pipelines.nodes.cel_engine import compile_expression
-from nova_pipelines.nodes.code import Code, printed, run_code
+from nova_pipelines.nodes.code import Code, printed, run_code, without_effects
 from nova_pipelines.nodes.services import Services
 
 #: the key by which old files decide
@@ -105,4 +105,8 @@ def _result(node: DecisionNode, item: Item, context: dict[str, Any], chosen: Any
     return Result(context=context, path=path, decision=path, code=code)
 
 
-KIND = NodeKind(type="decision", model=DecisionNode, run=run, uses_sandbox=True)
+def _repeatable(node: DecisionNode, item: Item) -> bool:
+    return node.code is None or without_effects(node, item)
+
+
+KIND = NodeKind(type="decision", model=DecisionNode, run=run, repeatable=_repeatable, uses_sandbox=True)

@@ -54,7 +54,7 @@ def read_pages(
     """The text of each page, and by what it was read. Raises PermanentError for what is no readable PDF."""
     limits = Limits(wall_seconds=node.timeout, cpu_seconds=node.timeout)
     job = Job(task=Task.PDF_TEXT, files={"document.pdf": content}, limits=limits)
-    outcome = services.sandbox(item.client).run(job)
+    outcome = services.run_job(job)
     name = document.get("filename", "the document")
     if outcome.status is not Status.OK or outcome.result is None:
         raise PermanentError(f"{name} could not be read: {_reason(outcome)}", remedy="ask the sender for another file")

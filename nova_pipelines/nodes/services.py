@@ -11,7 +11,7 @@ from typing import Any, Self
 from sqlalchemy import select
 
 from nova_pipelines.adapters.imap import MailboxConfig
-from nova_pipelines.adapters.sandbox.base import Sandbox, SandboxSession
+from nova_pipelines.adapters.sandbox.base import Job, Outcome, Sandbox, SandboxSession
 from nova_pipelines.adapters.smtp import SmtpConfig
 from nova_pipelines.adapters.store import DocumentStore
 from nova_pipelines.database.clients import credential_secret
@@ -20,6 +20,20 @@ from nova_pipelines.database.secrets import SecretBox
 from nova_pipelines.database.session import Databases
 from nova_pipelines.domain.errors import CredentialError
 from nova_pipelines.nodes.base import ClientView
+
+
+@dataclass(slots=True)
+class Usage:
+    """What a run's sandboxes have cost since it was last asked for."""
+
+    seconds: float = 0.0
+    cost_nano_usd: int = 0
+    jobs: int = 0
+
+    def book(self, outcome: Outcome) -> None:
+        self.seconds += outcome.sandbox_seconds
+        self.cost_nano_usd += outcome.cost_nano_usd
+        self.jobs += 1
 
 
 @dataclass
@@ -36,12 +50,26 @@ class Services:
     max_mail_bytes: int = 26_214_400
     #: seconds that a sandbox session may live
     session_seconds: float = 3_600.0
+    _usage: Usage = field(default_factory=Usage, repr=False)
     _sessions: dict[bool, SandboxSession] = field(default_factory=dict, repr=False)
     _stack: ExitStack = field(default_factory=ExitStack, repr=False)
 
-    def sandbox(self, client: ClientView | None) -> SandboxSession:
-        """The run's session: one without network, one with it for clients that are allowed it."""
-        network = bool(client and client.allow_network)
+    def run_job(self, job: Job, client: ClientView | None = None) -> Outcome:
+        """Runs a job in the run's session and books what it cost. Raises as SandboxSession.run does.
+
+        `client` is whose code it is: it gets the network if that client is allowed it. Documents and templates,
+        which are other people's, never do.
+        """
+        outcome = self._session(network=bool(client and client.allow_network)).run(job)
+        self._usage.book(outcome)
+        return outcome
+
+    def take_usage(self) -> Usage:
+        """What was booked since the last call."""
+        usage, self._usage = self._usage, Usage()
+        return usage
+
+    def _session(self, *, network: bool) -> SandboxSession:
         if network not in self._sessions:
             session = self.backend().session(network=network, life_seconds=self.session_seconds)
             self._sessions[network] = self._stack.enter_context(session)

@@ -75,7 +75,7 @@ def render_template(texts: dict[str, str], item: Item, services: Services, timeo
         context={"texts": texts, "context": item.context},
         limits=Limits(wall_seconds=timeout, cpu_seconds=timeout),
     )
-    outcome = services.sandbox(item.client).run(job)
+    outcome = services.run_job(job)
     if outcome.status is not Status.OK or outcome.result is None:
         raise CodeError(f"the template cannot be filled: {outcome.error}", remedy="correct the template")
     return {name: str(outcome.result.get(name, "")) for name in texts}

@@ -11,6 +11,7 @@ import dagster as dg
 from sqlalchemy import select, update
 
 from nova_pipelines.compiler.job import TAG_BATCH, TAG_CLIENT
+from nova_pipelines.database.executions import due
 from nova_pipelines.database.nova import Client, Execution
 from nova_pipelines.database.session import Database
 from nova_pipelines.orchestration.loaded import Loaded
@@ -71,7 +72,12 @@ def _batches(nova: Database, workflow_id: int, max_batch: int) -> list[tuple[lis
     query = (
         select(Execution.id, Client.slug)
         .outerjoin(Client, Client.id == Execution.client_id)
-        .where(Execution.workflow_id == workflow_id, Execution.status == "pending", Execution.run_id.is_(None))
+        .where(
+            Execution.workflow_id == workflow_id,
+            Execution.status == "pending",
+            Execution.run_id.is_(None),
+            due(),
+        )
         .order_by(Execution.id)
         .limit(max_batch * 20)
     )

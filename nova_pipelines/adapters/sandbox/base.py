@@ -68,6 +68,10 @@ class Outcome:
     wall_ms: float
     sandbox_id: str
     backend: str
+    #: seconds of the sandbox's life since its last job (or its start) until the end of this one: what a backend
+    #: that bills by its life bills for this job, waiting included; and their estimated price in 10⁻⁹ US dollars
+    sandbox_seconds: float = 0.0
+    cost_nano_usd: int = 0
 
     @property
     def ok(self) -> bool:

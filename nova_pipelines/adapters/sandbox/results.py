@@ -73,8 +73,20 @@ def pack(job: Job, *, processes: int | None) -> bytes:
     return b"".join([struct.pack(">I", len(header)), header, context, *job.files.values()])
 
 
-def outcome_of(job: Job, raw: Raw, *, wall_ms: float, sandbox_id: str, backend: str) -> Outcome:
-    """Judges what came back. Raises ConfigurationError when the sandbox lacks a package of ours."""
+def outcome_of(
+    job: Job,
+    raw: Raw,
+    *,
+    wall_ms: float,
+    sandbox_id: str,
+    backend: str,
+    sandbox_seconds: float | None = None,
+    cost_nano_usd: int = 0,
+) -> Outcome:
+    """Judges what came back. Of a sandbox that nobody bills, the job's own seconds count.
+
+    Raises ConfigurationError when the sandbox lacks a package of ours.
+    """
     status, result, error = _judge(job, raw)
     return Outcome(
         status=status,
@@ -88,6 +100,8 @@ def outcome_of(job: Job, raw: Raw, *, wall_ms: float, sandbox_id: str, backend: 
         wall_ms=wall_ms,
         sandbox_id=sandbox_id,
         backend=backend,
+        sandbox_seconds=wall_ms / 1000 if sandbox_seconds is None else sandbox_seconds,
+        cost_nano_usd=cost_nano_usd,
     )
 
 
