@@ -68,6 +68,8 @@ CHANGED = {
     "run_id": "'run-x'",
     "prev_hash": "replace(prev_hash, substr(prev_hash, 9, 1), '_')",
     "hash": "replace(hash, substr(hash, 9, 1), '_')",
+    "sandbox_seconds": "2.500001",
+    "cost_nano_usd": "75626",
 }
 
 

@@ -20,7 +20,8 @@ from nova_pipelines_tests.fixtures.postgres import fresh_database, settings_for,
 
 ROOT = Path(__file__).parents[2]
 METADATA = (NovaBase.metadata, FacturasBase.metadata)
-HEAD = "0002"
+REVISIONS = ["0001", "0002", "0003"]
+HEAD = REVISIONS[-1]
 
 
 def tables(url):
@@ -29,6 +30,20 @@ def tables(url):
         return set(inspect(engine).get_table_names())
     finally:
         engine.dispose()
+
+
+def parts(sql):
+    """The columns and constraints of a CREATE statement: what ADD COLUMN appended stands on one line with others."""
+    head, _, rest = sql.partition("(")
+    body, _, tail = rest.rpartition(")")
+    found, depth = [head, tail, ""], 0
+    for character in body:
+        depth += {"(": 1, ")": -1}.get(character, 0)
+        if character == "," and depth == 0:
+            found.append("")
+        else:
+            found[-1] += character
+    return [" ".join(part.split()) for part in found]
 
 
 def schema(url):
@@ -43,7 +58,7 @@ def schema(url):
                         "AND tbl_name <> 'alembic_version'"
                     )
                 ).scalars()
-                return sorted(sorted(line.strip(" \t,") for line in sql.splitlines()) for sql in rows)
+                return sorted(sorted(parts(sql)) for sql in rows)
             return [
                 connection.execute(text(query)).all()
                 for query in (
@@ -91,15 +106,15 @@ def compare_with_created(migrated, url, metadata):
 def test_up_and_down_and_up_again(empty_database_urls):
     settings = settings_for(*empty_database_urls)
     assert current(settings) == {"nova": None, "facturas": None}
-    assert pending(settings) == {"nova": ["0001", "0002"], "facturas": ["0001", "0002"]}
+    assert pending(settings) == {"nova": REVISIONS, "facturas": REVISIONS}
 
-    assert migrate(settings) == {"nova": ["0001", "0002"], "facturas": ["0001", "0002"]}
+    assert migrate(settings) == {"nova": REVISIONS, "facturas": REVISIONS}
     assert current(settings) == {"nova": HEAD, "facturas": HEAD}
     full = [schema(url) for url in empty_database_urls]
     assert migrate(settings) == {"nova": [], "facturas": []}
 
     command.downgrade(alembic_config(settings), "-1")
-    assert current(settings) == {"nova": "0001", "facturas": "0001"}
+    assert current(settings) == {"nova": REVISIONS[-2], "facturas": REVISIONS[-2]}
     command.downgrade(alembic_config(settings), "base")
     assert [tables(url) for url in empty_database_urls] == [{"alembic_version"}] * 2
     assert current(settings) == {"nova": None, "facturas": None}
@@ -194,10 +209,10 @@ def test_the_plain_commands_from_the_root(empty_database_urls, tmp_path):
 
     run("upgrade", "head")
     assert "invoices" in tables(empty_database_urls[1])
-    assert run("current").splitlines() == ["0002 (head)", "0002 (head)"]
+    assert run("current").splitlines() == [f"{HEAD} (head)"] * 2
     assert "No new upgrade operations" in run("check")
     run("downgrade", "-1")
-    assert run("current").splitlines() == ["0001", "0001"]
+    assert run("current").splitlines() == [REVISIONS[-2]] * 2
     run("downgrade", "base")
     assert run("current").splitlines() == []
     assert [tables(url) for url in empty_database_urls] == [{"alembic_version"}] * 2
