@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote, quote_plus
 
+import dagster
 import pytest
 from cryptography.fernet import Fernet
 from sqlalchemy import MetaData, create_engine, make_url, select
@@ -183,10 +184,12 @@ def serving(home: Path, *programs: str) -> Iterator[list[subprocess.Popen[bytes]
                 process.wait()
 
 
-def wait_for(what: str, look: Callable[[], bool], processes: list[subprocess.Popen[bytes]]) -> None:
+def wait_for(
+    what: str, look: Callable[[], bool], processes: list[subprocess.Popen[bytes]], told: Callable[[], object]
+) -> None:
     deadline = time.monotonic() + PATIENCE
     while not look():
-        assert time.monotonic() < deadline, f"{what} did not come"
+        assert time.monotonic() < deadline, f"{what} did not come: {told()}"
         assert all(process.poll() is None for process in processes), f"a process ended before {what} came"
         time.sleep(0.2)
 
@@ -272,7 +275,7 @@ def work(scene: Scene) -> None:
         return len(rows) == 7 and all(row.status in TERMINAL for row in rows)
 
     with serving(scene.nova.home, "code", "daemon") as processes:
-        wait_for("the end of all executions", done, processes)
+        wait_for("the end of all executions", done, processes, lambda: states(scene))
     scene.said["command lines"] = "\n".join(sorted(seen))
     assert "dagster" in scene.said["command lines"]
     rows = scene.world.executions()
@@ -286,6 +289,17 @@ def work(scene: Scene) -> None:
         ("failed", "no_pdf", "transient"),
     ]
     assert len(scene.world.sink.messages) == 1
+
+
+def states(scene: Scene) -> object:
+    """Where executions, and the runs of Dagster, stand: no secret, and what a failure of this test is about."""
+    with dagster.DagsterInstance.from_config(str(scene.nova.home / "dagster")) as instance:
+        runs = {
+            record.dagster_run.run_id: (record.dagster_run.job_name, record.dagster_run.status.value)
+            for record in instance.get_run_records()
+        }
+    rows = [(row.id, row.status, row.failed_node, row.run_id, row.requested_at) for row in scene.world.executions()]
+    return {"executions": rows, "runs": runs, "mails": [(mail.uid, mail.status) for mail in scene.world.messages()]}
 
 
 def look_at_everything(scene: Scene) -> None:

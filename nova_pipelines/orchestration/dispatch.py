@@ -16,7 +16,9 @@ from nova_pipelines.database.nova import Client, Execution
 from nova_pipelines.database.session import Database
 from nova_pipelines.orchestration.loaded import Loaded
 
-#: after this long without a claim the run is asked for again, under the same key
+#: begins the keys that this module makes; others are of runs by hand (`nova run --wait`)
+REQUESTED = "req-"
+#: after this long without a claim a run by hand is taken for dead, and asked for here under its key
 PATIENCE = timedelta(minutes=2)
 
 
@@ -25,7 +27,7 @@ def request_runs(nova: Database, loaded: Mapping[str, Loaded], *, max_batch: int
     requests: list[dg.RunRequest] = []
     for job_name, workflow in loaded.items():
         for batch, slug in _batches(nova, workflow.compiled.workflow_id, max_batch):
-            key = str(uuid.uuid4())
+            key = f"{REQUESTED}{uuid.uuid4().hex}"
             with nova.session() as session:
                 session.execute(
                     update(Execution)
@@ -44,7 +46,11 @@ def request_runs(nova: Database, loaded: Mapping[str, Loaded], *, max_batch: int
 def repeat_requests(
     nova: Database, loaded: Mapping[str, Loaded], run_exists: Callable[[str], bool]
 ) -> list[dg.RunRequest]:
-    """Requests whose run never came to be (a tick that died): the same executions, the same key."""
+    """Requests whose run never came to be: the same executions, the same key, which Dagster runs once.
+
+    Ticks come one after the other, and a tick ends when its runs are made: what an earlier one asked for and is
+    not there was lost with it. Only a run by hand may still be on its way.
+    """
     names = {workflow.compiled.workflow_id: name for name, workflow in loaded.items()}
     query = (
         select(Execution.run_id, Execution.workflow_id, Execution.id, Client.slug)
@@ -52,7 +58,8 @@ def repeat_requests(
         .where(
             Execution.status == "pending",
             Execution.run_id.is_not(None),
-            Execution.requested_at < datetime.now(UTC) - PATIENCE,
+            Execution.run_id.startswith(REQUESTED, autoescape=True)
+            | (Execution.requested_at < datetime.now(UTC) - PATIENCE),
         )
         .order_by(Execution.id)
     )
