@@ -90,7 +90,8 @@ def test_a_tick_brings_mail_to_a_run(world: World, repository: dg.RepositoryDefi
     (request,), cursor = tick(repository, instance)
     assert request.run_config == {"ops": {"start": {"config": {"executions": [1, 2]}}}}
     assert statuses(world) == [("pending", request.run_key)] * 2
-    assert tick(repository, instance, cursor)[0] == []
+    (again,), cursor = tick(repository, instance, cursor)
+    assert again.run_key == request.run_key  # no run came of it yet: the same one, which Dagster makes once
     assert run(repository, instance, request)
     assert [row.status for row in world.executions()] == ["completed"] * 2
     flags = world.user.flags()
@@ -103,11 +104,6 @@ def test_a_tick_that_died_before_dagster_had_the_run_is_made_good(
 ):
     world.deliver(invoice_pdf("242.00"))
     (lost,), _ = tick(repository, instance)  # and then nothing: the daemon died
-    assert tick(repository, instance)[0] == []
-    with world.services.databases.nova.session() as session:
-        row = session.get_one(Execution, 1)
-        assert row.requested_at is not None
-        row.requested_at -= PATIENCE + timedelta(seconds=1)
     (again,), _ = tick(repository, instance)
     assert (again.run_key, again.run_config) == (lost.run_key, lost.run_config)
     assert run(repository, instance, again)
