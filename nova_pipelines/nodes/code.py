@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import warnings
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field
 
 from nova_pipelines.adapters.sandbox.base import Job, Limits, Outcome
 from nova_pipelines.adapters.sandbox.base import Status as SandboxStatus
 from nova_pipelines.domain.errors import CodeError
+from nova_pipelines.domain.needs import NodeNeeds, needs_of
 from nova_pipelines.domain.workflow import Node
 from nova_pipelines.nodes.base import Item, NodeKind, Result
+from nova_pipelines.nodes.exposure import exposed
 from nova_pipelines.nodes.services import Services
+from nova_pipelines.nodes.start import refusal
 
 #: characters of a job's output that a run's page shows
 MAX_PRINTED = 300
@@ -48,13 +51,28 @@ class ActionNode(Node):
     executor: Literal["e2b", "local"] = "e2b"
 
 
-def run_code(code: str, timeout: float, item: Item, services: Services) -> Outcome:
-    """One job of `code` over the item's context. Raises CodeError unless it ended well."""
-    job = Job(code=code, context=item.context, limits=Limits(wall_seconds=timeout, cpu_seconds=timeout))
-    outcome = services.sandbox(item.client).run(job)
+def run_code(node: Node, code: str, item: Item, services: Services) -> Outcome:
+    """One job of `code` over the item's context, and over the client's credentials if it exposes them.
+
+    Raises CodeError unless it ended well, and PermanentError when it needs what the client does not allow.
+    """
+    more = exposed(item.client, services)
+    context = more.given(item.context)
+    _refuse_needs(node, code, item, context)
+    job = Job(code=code, context=context, limits=Limits(wall_seconds=node.timeout, cpu_seconds=node.timeout))
+    outcome = more.hidden(services.sandbox(item.client).run(job))
     if outcome.status is not SandboxStatus.OK or outcome.result is None:
         raise CodeError(outcome.error or f"the code ended as {outcome.status}", remedy=_printed(outcome))
     return outcome
+
+
+def _refuse_needs(node: Node, code: str, item: Item, context: dict[str, Any]) -> None:
+    """As at the start: a mark may have been taken away since, or another node have removed a key."""
+    needs = needs_of(code)
+    keys = tuple(key for key in needs.reads if key not in context)
+    modules = () if item.client is not None and item.client.allow_network else needs.modules
+    if keys or modules:
+        raise refusal("the code was not run", [NodeNeeds(node.id, modules, keys)], item.client)
 
 
 def _printed(outcome: Outcome) -> str | None:
@@ -69,7 +87,7 @@ def printed(outcome: Outcome) -> dict[str, str]:
 
 
 def run(node: ActionNode, item: Item, services: Services) -> Result:
-    outcome = run_code(node.code, node.timeout, item, services)
+    outcome = run_code(node, node.code, item, services)
     return Result(context=outcome.result or {}, code=node.code, metadata=printed(outcome))
 
 

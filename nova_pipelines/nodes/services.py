@@ -36,16 +36,20 @@ class Services:
     max_mail_bytes: int = 26_214_400
     #: seconds that a sandbox session may live
     session_seconds: float = 3_600.0
-    _sessions: dict[bool, SandboxSession] = field(default_factory=dict, repr=False)
+    _sessions: dict[tuple[bool, int | None], SandboxSession] = field(default_factory=dict, repr=False)
     _stack: ExitStack = field(default_factory=ExitStack, repr=False)
 
     def sandbox(self, client: ClientView | None) -> SandboxSession:
-        """The run's session: one without network, one with it for clients that are allowed it."""
+        """The run's session: one without network, one with it for clients that are allowed it.
+
+        A client whose credentials are shown to code has one of its own: nobody else's code is where they were.
+        """
         network = bool(client and client.allow_network)
-        if network not in self._sessions:
+        key = network, client.id if client and client.expose_credentials else None
+        if key not in self._sessions:
             session = self.backend().session(network=network, life_seconds=self.session_seconds)
-            self._sessions[network] = self._stack.enter_context(session)
-        return self._sessions[network]
+            self._sessions[key] = self._stack.enter_context(session)
+        return self._sessions[key]
 
     def smtp(self, client: ClientView) -> tuple[SmtpConfig, str]:
         """How to send mail for a client, and from which address. Raises CredentialError if it cannot."""
