@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import warnings
 from typing import Annotated, Any, Literal
 
@@ -17,6 +18,8 @@ from nova_pipelines.nodes.exposure import exposed
 from nova_pipelines.nodes.services import Services
 from nova_pipelines.nodes.start import refusal
 
+#: packages of the extra `compat`
+_COMPAT = re.compile(r"No module named '(fitz|pymupdf|psycopg2|requests)\b")
 #: characters of a job's output that a run's page shows
 MAX_PRINTED = 300
 
@@ -60,9 +63,9 @@ def run_code(node: Node, code: str, item: Item, services: Services) -> Outcome:
     context = more.given(item.context)
     _refuse_needs(node, code, item, context)
     job = Job(code=code, context=context, limits=Limits(wall_seconds=node.timeout, cpu_seconds=node.timeout))
-    outcome = more.hidden(services.sandbox(item.client).run(job))
+    outcome = more.hidden(services.sandbox(item.client).run(job), item.context)
     if outcome.status is not SandboxStatus.OK or outcome.result is None:
-        raise CodeError(outcome.error or f"the code ended as {outcome.status}", remedy=_printed(outcome))
+        raise CodeError(outcome.error or f"the code ended as {outcome.status}", remedy=_remedy(outcome))
     return outcome
 
 
@@ -75,7 +78,9 @@ def _refuse_needs(node: Node, code: str, item: Item, context: dict[str, Any]) ->
         raise refusal("the code was not run", [NodeNeeds(node.id, modules, keys)], item.client)
 
 
-def _printed(outcome: Outcome) -> str | None:
+def _remedy(outcome: Outcome) -> str | None:
+    if _COMPAT.search(outcome.error or ""):
+        return "pip install 'nova-pipelines[compat]' where NOVA runs, or have it in the template of E2B_TEMPLATE_ID"
     printed = (outcome.stderr or outcome.stdout).strip()
     return f"it printed last: {printed[-300:]}" if printed else None
 

@@ -31,18 +31,20 @@ class Exposed:
     values: dict[str, Any] = field(default_factory=dict, repr=False)
     masker: Masker = field(default_factory=lambda: Masker(()))
 
-    def given(self, context: dict[str, Any]) -> dict[str, Any]:
+    def given(self, own: dict[str, Any]) -> dict[str, Any]:
         """The context of a job. What the workflow has set itself stays: it may name another database."""
-        return self.values | context
+        return self.values | own
 
-    def hidden(self, outcome: Outcome) -> Outcome:
-        """An outcome without what was given, and with every secret masked that is left in it."""
+    def hidden(self, outcome: Outcome, own: dict[str, Any]) -> Outcome:
+        """An outcome without what was given beside `own`, and with every secret masked that is left in it."""
         if not self.values:
             return outcome
-        mask = self.masker
+        result, mask = outcome.result, self.masker
+        if result is not None:
+            result = {key: value for key, value in result.items() if key in own or not self._is_given(key, value)}
         return replace(
             outcome,
-            result=None if outcome.result is None else mask.data(self._taken_out(outcome.result)),
+            result=mask.data(result),
             stdout=mask.cut_text(outcome.stdout, at_end=True)
             if outcome.stdout_truncated
             else mask.text(outcome.stdout),
@@ -52,12 +54,9 @@ class Exposed:
             error=None if outcome.error is None else mask.cut_text(outcome.error),
         )
 
-    def _taken_out(self, result: dict[str, Any]) -> dict[str, Any]:
-        return {key: value for key, value in result.items() if not (key in self.values and self._is_given(key, value))}
-
     def _is_given(self, key: str, value: Any) -> bool:
-        if value == self.values[key]:
-            return True
+        if key not in self.values or value == self.values[key]:
+            return key in self.values
         # a password without its blanks is still the client's: masked it would be of no use to the next node
         return key in SECRET_KEYS and self.masker.data(value) != value
 

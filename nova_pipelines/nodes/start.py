@@ -14,7 +14,7 @@ from nova_pipelines.domain.errors import PermanentError
 from nova_pipelines.domain.needs import ADDRESS_KEYS, CREDENTIAL_KEYS, NodeNeeds, needs_of, unmet
 from nova_pipelines.domain.workflow import Definition, StartNode
 from nova_pipelines.nodes.base import ClientView, Item, NodeKind, Result
-from nova_pipelines.nodes.exposure import exposed_keys
+from nova_pipelines.nodes.exposure import exposed
 from nova_pipelines.nodes.services import Services
 
 #: nodes that a message names
@@ -85,8 +85,9 @@ def _refuse_foreign_server(definition: Definition, context: Mapping[str, Any], a
 
 
 def run(node: BoundStart, item: Item, services: Services) -> Result:
-    with services.databases.nova.read() as session:
-        available = exposed_keys(item.client, session)
+    has_code = any(getattr(other, "code", None) for other in node.definition.nodes)
+    # opened, and not just looked for: what cannot be shown later is said before any node has done something
+    available = exposed(item.client, services).values if has_code else {}
     refuse_unready(node.definition, item.client, item.context, available)
     return Result(context=item.context)
 

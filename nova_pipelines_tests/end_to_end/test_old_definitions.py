@@ -140,14 +140,20 @@ def assert_nowhere(world: World, *folders: Path) -> None:
     probe.unlink()
 
 
+FORMS = {form.encode() for secret in (MAIL_PASSWORD, DATABASE_PASSWORD) for form in spellings(secret)}
+
+
+def found_in(text: bytes) -> bool:
+    return any(form in text for form in FORMS)
+
+
 def searched(world: World, *folders: Path) -> list[str]:
-    forms = {form.encode() for secret in (MAIL_PASSWORD, DATABASE_PASSWORD) for form in spellings(secret)}
     found = []
     files = [path for folder in (world.settings.nova_home, *folders) for path in folder.rglob("*") if path.is_file()]
     assert {"nova.db", "facturas.db"} <= {path.name for path in files}
     for path in files:
         texts = [path.read_bytes(), *(values(path) if path.suffix == ".db" else [])]
-        found += [str(path) for text in texts if any(form in text for form in forms)]
+        found += [str(path) for text in texts if found_in(text)]
     return found
 
 
@@ -168,7 +174,9 @@ LOW = HIGH | {"amount_detected": 242.0, "decision": "low_amount", "action_taken"
 
 
 @pytest.mark.parametrize("old", ["local", "e2b"], indirect=True)
-def test_the_old_invoice_workflow_runs_unchanged(old: World, client_database: ClientDatabase, tmp_path: Path):
+def test_the_old_invoice_workflow_runs_unchanged(
+    old: World, client_database: ClientDatabase, tmp_path: Path, wire: E2BWire
+):
     mark(old, expose_credentials=True, allow_network=True)
     compiled = old.publish(OLD)
     uids = [old.deliver(invoice_pdf("12100.00", number="F-1")), old.deliver(invoice_pdf("242.00", number="F-2"))]
@@ -185,6 +193,9 @@ def test_the_old_invoice_workflow_runs_unchanged(old: World, client_database: Cl
     assert LOW.items() <= low.items()
     assert no_pdf["action_taken"] == stranger["action_taken"] == "rejection_sent"
     assert_invoice_and_mails(old, client_database, low["invoice_id"])
+    creates = [made["allow_internet_access"] for made in wire.creates]
+    assert creates == ([True] if old.settings.sandbox == "e2b" else []), "one sandbox for all nodes and executions"
+    assert len(wire.kills) == len(creates)
     nodes = ["start", "read_and_extract", "has_pdf_decision", "extract_text", "find_amount", "amount_decision"]
     assert [row.node_id for row in old.chain(numbers[1])] == [*nodes, "save_db", "end"]
     for row in (row for number in numbers for row in old.chain(number)):
@@ -324,6 +335,7 @@ def test_a_password_that_is_too_short_to_be_hidden_is_not_shown(old: World):
         set_credential(session, old.services.box(), client, "database", settings=settings, secret={"password": "pw"})
     success, execution = run(old, old.publish(one_node("context['db_password']")))
     assert not success
+    assert execution.failed_node == "start"
     assert "fewer than 6 characters" in execution.error
 
 
@@ -352,7 +364,7 @@ FAILURES = {
 }
 
 
-def test_what_code_leaves_of_a_secret_is_masked(old: World, tmp_path: Path):
+def test_what_code_leaves_of_a_secret_is_masked(old: World, tmp_path: Path, capfd: pytest.CaptureFixture[str]):
     mark(old, expose_credentials=True)
     seen = "context['seen'] = [key for key in context if key.endswith('password')]"
     compiled = old.publish(one_node(*LEAKS.values(), seen))
@@ -370,11 +382,12 @@ def test_what_code_leaves_of_a_secret_is_masked(old: World, tmp_path: Path):
     assert result["a"].startswith("{")
     old.services.databases.close()
     assert_nowhere(old, tmp_path / "dagster")
+    assert not found_in("".join(capfd.readouterr()).encode())
     events = b"".join(path.read_bytes() for path in (tmp_path / "dagster").rglob("*.db*"))
     assert json.dumps(MASK)[1:-1].encode() in events, "what was printed is shown, masked"
 
 
-def test_what_an_error_says_of_a_secret_is_masked(old: World, tmp_path: Path):
+def test_what_an_error_says_of_a_secret_is_masked(old: World, tmp_path: Path, capfd: pytest.CaptureFixture[str]):
     mark(old, expose_credentials=True)
     cases = "".join(f"if context['case'] == {name!r}:\n{indent(code, '    ')}\n" for name, code in FAILURES.items())
     compiled = old.publish(one_node(cases))
@@ -386,6 +399,9 @@ def test_what_an_error_says_of_a_secret_is_masked(old: World, tmp_path: Path):
     for name, execution in zip(FAILURES, old.executions(), strict=True):
         assert (execution.status, execution.failed_node) == ("failed", "n0"), name
         assert MASK in execution.error, name
+    said = "".join(capfd.readouterr())
+    assert MASK in said
+    assert not found_in(said.encode())
     old.services.databases.close()
     assert_nowhere(old, tmp_path / "dagster")
 
