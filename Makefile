@@ -12,14 +12,14 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
 
-install: $(STAMP) ## make .venv with everything (server, e2b, demo and dev extras)
+install: $(STAMP) ## make .venv with everything (server, e2b, demo, compat and dev extras)
 
 $(STAMP): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
 	  || { echo "NOVA needs Python 3.11 or newer: give one by PYTHON=/path/to/python3"; exit 1; }
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) \
 	  || { echo "python cannot make a virtual environment: install the package python3-venv"; exit 1; }
-	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[server,e2b,demo,dev]'
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[server,e2b,demo,compat,dev]'
 	@touch $@
 
 demo: $(STAMP) ## run the main job on real servers on this machine and show what came of it
@@ -46,7 +46,7 @@ crash: $(STAMP) ## the crash storm: SIGKILL before and after every node, in full
 
 constraints: ## write constraints.txt anew from a fresh environment
 	rm -rf build/constraints && $(PYTHON) -m venv build/constraints
-	build/constraints/bin/pip install --quiet --upgrade '.[server,e2b,demo,dev]'
+	build/constraints/bin/pip install --quiet --upgrade '.[server,e2b,demo,compat,dev]'
 	build/constraints/bin/pip freeze --exclude nova-pipelines --exclude-editable | grep -E '^[A-Za-z0-9._-]+==' | LC_ALL=C sort -f > constraints.txt
 
 clean: ## remove .venv and what builds left (never .nova, where your data is)

@@ -63,17 +63,26 @@ def _context(text: str) -> dict[str, Any]:
 def _new(
     nova: Database, key: str, client_slug: str | None, context: dict[str, Any], run_key: str | None
 ) -> tuple[int, str, str]:
-    """Commits a new execution of the newest version: (number, job name, start step)."""
+    """Commits a new execution of the newest version: (number, job name, start step).
+
+    Raises PermanentError, with nothing made, when the client does not allow what the workflow's code needs.
+    """
     from nova_pipelines.compiler.publishing import newest_version
     from nova_pipelines.database.clients import find_client
     from nova_pipelines.database.workflows import find_workflow
     from nova_pipelines.nodes.assignment import new_execution
+    from nova_pipelines.nodes.exposure import exposed_keys
+    from nova_pipelines.nodes.registry import definition_from
+    from nova_pipelines.nodes.services import client_view
+    from nova_pipelines.nodes.start import refuse_unready
 
     with nova.session() as session:
         workflow = find_workflow(session, key)
         start = start_step(session, workflow)
         client = find_client(session, client_slug, include_inactive=False) if client_slug else None
         version = newest_version(session, workflow)
+        view = client_view(client) if client else None
+        refuse_unready(definition_from(version.definition), view, context, exposed_keys(view, session))
         execution = new_execution(workflow.id, version.id, client.id if client else None, context)
         execution.run_id, execution.requested_at = run_key, utc_now() if run_key else None
         session.add(execution)

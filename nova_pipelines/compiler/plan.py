@@ -9,7 +9,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from nova_pipelines.domain.names import unique_names
-from nova_pipelines.domain.workflow import Definition, Node
+from nova_pipelines.domain.workflow import Definition, Node, StartNode
+from nova_pipelines.nodes.start import bound
 
 #: the output of a node that has one way only
 ONLY = "result"
@@ -70,7 +71,7 @@ def make_plan(definition: Definition) -> Plan:
     steps = [
         Step(
             name=names[node.id],
-            node=node,
+            node=bound(node, definition) if isinstance(node, StartNode) else node,
             ways=ways[node.id],
             following=following.get(node.id),
             sources=tuple(sources[node.id]),

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import re
 import warnings
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field
 
 from nova_pipelines.adapters.sandbox.base import Job, Limits, Outcome
 from nova_pipelines.adapters.sandbox.base import Status as SandboxStatus
 from nova_pipelines.domain.errors import CodeError
+from nova_pipelines.domain.needs import NodeNeeds, needs_of
 from nova_pipelines.domain.workflow import Node
 from nova_pipelines.nodes.base import Item, NodeKind, Result
+from nova_pipelines.nodes.exposure import exposed
 from nova_pipelines.nodes.services import Services
+from nova_pipelines.nodes.start import refusal
 
+#: packages of the extra `compat`
+_COMPAT = re.compile(r"No module named '(fitz|pymupdf|psycopg2|requests)\b")
 #: characters of a job's output that a run's page shows
 MAX_PRINTED = 300
 
@@ -48,16 +54,33 @@ class ActionNode(Node):
     executor: Literal["e2b", "local"] = "e2b"
 
 
-def run_code(code: str, timeout: float, item: Item, services: Services) -> Outcome:
-    """One job of `code` over the item's context. Raises CodeError unless it ended well."""
-    job = Job(code=code, context=item.context, limits=Limits(wall_seconds=timeout, cpu_seconds=timeout))
-    outcome = services.run_job(job, item.client)
+def run_code(node: Node, code: str, item: Item, services: Services) -> Outcome:
+    """One job of `code` over the item's context, and over the client's credentials if it exposes them.
+
+    Raises CodeError unless it ended well, and PermanentError when it needs what the client does not allow.
+    """
+    more = exposed(item.client, services)
+    context = more.given(item.context)
+    _refuse_needs(node, code, item, context)
+    job = Job(code=code, context=context, limits=Limits(wall_seconds=node.timeout, cpu_seconds=node.timeout))
+    outcome = more.hidden(services.run_job(job, item.client), item.context)
     if outcome.status is not SandboxStatus.OK or outcome.result is None:
-        raise CodeError(outcome.error or f"the code ended as {outcome.status}", remedy=_printed(outcome))
+        raise CodeError(outcome.error or f"the code ended as {outcome.status}", remedy=_remedy(outcome))
     return outcome
 
 
-def _printed(outcome: Outcome) -> str | None:
+def _refuse_needs(node: Node, code: str, item: Item, context: dict[str, Any]) -> None:
+    """As at the start: a mark may have been taken away since, or another node have removed a key."""
+    needs = needs_of(code)
+    keys = tuple(key for key in needs.reads if key not in context)
+    modules = () if item.client is not None and item.client.allow_network else needs.modules
+    if keys or modules:
+        raise refusal("the code was not run", [NodeNeeds(node.id, modules, keys)], item.client)
+
+
+def _remedy(outcome: Outcome) -> str | None:
+    if _COMPAT.search(outcome.error or ""):
+        return "pip install 'nova-pipelines[compat]' where NOVA runs, or have it in the template of E2B_TEMPLATE_ID"
     printed = (outcome.stderr or outcome.stdout).strip()
     return f"it printed last: {printed[-300:]}" if printed else None
 
@@ -69,7 +92,7 @@ def printed(outcome: Outcome) -> dict[str, str]:
 
 
 def run(node: ActionNode, item: Item, services: Services) -> Result:
-    outcome = run_code(node.code, node.timeout, item, services)
+    outcome = run_code(node, node.code, item, services)
     return Result(context=outcome.result or {}, code=node.code, metadata=printed(outcome))
 
 

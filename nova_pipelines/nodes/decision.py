@@ -84,7 +84,7 @@ def run(node: DecisionNode, item: Item, services: Services) -> Result:
     code = node.code or ""
     # a decision left over from an earlier node must not steer this one
     before = {key: value for key, value in item.context.items() if key not in (OLD_KEY, node.id)}
-    outcome = run_code(code, node.timeout, replace(item, context=before), services)
+    outcome = run_code(node, code, replace(item, context=before), services)
     context = outcome.result or {}
     if OLD_KEY not in context and node.id not in context:
         raise CodeError(

@@ -16,10 +16,9 @@ from nova_pipelines.domain.workflow import (
     Edge,
     EndNode,
     Node,
-    StartNode,
     Trigger,
 )
-from nova_pipelines.nodes import code, decision, extract_invoice, invoice_write, mail_fetch, send_mail
+from nova_pipelines.nodes import code, decision, extract_invoice, invoice_write, mail_fetch, send_mail, start
 from nova_pipelines.nodes.base import Item, NodeKind, Result
 from nova_pipelines.nodes.services import Services
 
@@ -31,7 +30,7 @@ def _pass(node: Any, item: Item, services: Services) -> Result:
 KINDS: dict[str, NodeKind] = {
     kind.type: kind
     for kind in (
-        NodeKind(type="start", model=StartNode, run=_pass),
+        start.KIND,
         NodeKind(type="end", model=EndNode, run=_pass),
         code.KIND,
         decision.KIND,

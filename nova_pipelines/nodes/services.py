@@ -51,7 +51,7 @@ class Services:
     #: seconds that a sandbox session may live
     session_seconds: float = 3_600.0
     _usage: Usage = field(default_factory=Usage, repr=False)
-    _sessions: dict[bool, SandboxSession] = field(default_factory=dict, repr=False)
+    _sessions: dict[tuple[bool, int | None], SandboxSession] = field(default_factory=dict, repr=False)
     _stack: ExitStack = field(default_factory=ExitStack, repr=False)
 
     def run_job(self, job: Job, client: ClientView | None = None) -> Outcome:
@@ -60,7 +60,7 @@ class Services:
         `client` is whose code it is: it gets the network if that client is allowed it. Documents and templates,
         which are other people's, never do.
         """
-        outcome = self._session(network=bool(client and client.allow_network)).run(job)
+        outcome = self._session(client).run(job)
         self._usage.book(outcome)
         return outcome
 
@@ -69,11 +69,15 @@ class Services:
         usage, self._usage = self._usage, Usage()
         return usage
 
-    def _session(self, *, network: bool) -> SandboxSession:
-        if network not in self._sessions:
+    def _session(self, client: ClientView | None) -> SandboxSession:
+        """The run's session; with the network one of its own. A client whose credentials are shown to code has one of
+        its own, too: nobody else's code is where they were."""
+        network = bool(client and client.allow_network)
+        key = network, client.id if client and client.expose_credentials else None
+        if key not in self._sessions:
             session = self.backend().session(network=network, life_seconds=self.session_seconds)
-            self._sessions[network] = self._stack.enter_context(session)
-        return self._sessions[network]
+            self._sessions[key] = self._stack.enter_context(session)
+        return self._sessions[key]
 
     def smtp(self, client: ClientView) -> tuple[SmtpConfig, str]:
         """How to send mail for a client, and from which address. Raises CredentialError if it cannot."""

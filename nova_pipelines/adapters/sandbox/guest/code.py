@@ -64,7 +64,12 @@ def message_of(error: BaseException) -> str:
     except Exception:  # noqa: BLE001 - a user's __str__ may raise anything
         text = "(its text cannot be had)"
     name = type(error).__name__
-    return f"{name}: {text[:MAX_ERROR]}" if text else name
+    return f"{name}: {cut(text, MAX_ERROR)}" if text else name
+
+
+def cut(text: str, longest: int) -> str:
+    """The beginning of a long text. The mark tells the host where half a secret may stand, which it hides."""
+    return text if len(text) <= longest else text[:longest] + "…"
 
 
 def line_of(error: BaseException) -> str:
@@ -75,11 +80,11 @@ def line_of(error: BaseException) -> str:
             number = line
     if not number:
         return ""
-    text = linecache.getline(CODE_NAME, number).strip()[:200]
+    text = cut(linecache.getline(CODE_NAME, number).strip(), 200)
     return f" (line {number}: `{text}`)"
 
 
 def syntax_message(error: SyntaxError) -> str:
-    text = (error.text or "").strip()[:200]
+    text = cut((error.text or "").strip(), 200)
     place = f"line {error.lineno}, column {error.offset}" if error.lineno else "unknown line"
     return f"{type(error).__name__}: {error.msg} ({place}: `{text}`)" if text else f"{error.msg} ({place})"
