@@ -17,6 +17,7 @@ import socket
 import struct
 import sys
 
+from .gauge import Gauge
 from .job import Job, tasks
 from .keeper import (
     PR_SET_CHILD_SUBREAPER,
@@ -77,6 +78,9 @@ class Zygote:
 
     def lock_in(self, uid: int | None) -> None:
         """Gives up root for good; closes this process to its children, which have the same uid."""
+        if os.getpid() == 1:
+            with open("/proc/self/oom_score_adj", "w") as stream:
+                stream.write("500")  # when memory runs out, node code goes before anything else of the machine
         if uid is not None:
             os.setgroups([])
             os.setresgid(uid, uid, uid)
@@ -111,8 +115,9 @@ class Zygote:
             message, fds = self.receive()
             self.preload(message["preload"])
             self.jobs += 1
+            gauge = Gauge(message, self.sweep) if os.getpid() == 1 else None
             pid = spawn(fds, os.path.join(self.base, f"job-{self.jobs}"))
-            self.send(watch(pid, message["wall_seconds"], {self.control.fileno(): self.hung_up}))
+            self.send(watch(pid, message["wall_seconds"], {self.control.fileno(): self.hung_up}, gauge))
             self.clean()
             if private_state() != self.state:
                 self.leave()  # a job has tampered with this process: the host starts a fresh one
