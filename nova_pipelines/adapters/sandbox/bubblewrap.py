@@ -201,7 +201,7 @@ def package_paths(packages: Sequence[str]) -> list[Path]:
 def _outermost(paths: list[Path]) -> list[Path]:
     """Without those that lie inside another one; outer ones first."""
     kept: list[Path] = []
-    for path in sorted(set(paths), key=lambda path: len(path.parts)):
+    for path in sorted(set(paths), key=lambda path: (len(path.parts), path)):
         if not any(path.is_relative_to(other) for other in kept):
             kept.append(path)
     return kept

@@ -66,7 +66,7 @@ context["system read-only"] = refused(lambda: write("/usr/lib/nova-probe", 1)) a
 context["processes of the host hidden"] = sum(name.isdigit() for name in os.listdir("/proc")) <= 2
 context["clean environment"] = set(os.environ) <= set(ask["environment"])
 context["uid of its own"] = 0 not in os.getresuid() + os.getresgid()
-context["no capabilities"] = all(int(status[name], 16) == 0 for name in ("CapEff", "CapPrm", "CapAmb"))
+context["no capabilities"] = all(int(status[name], 16) == 0 for name in ("CapEff", "CapPrm", "CapAmb", "CapInh"))
 context["no new privileges"] = status["NoNewPrivs"].strip() == "1"
 context["seccomp in force"] = status["Seccomp"].strip() == "2"
 context["system calls filtered"] = all(filtered(*call) for call in ask["calls"])

@@ -88,11 +88,13 @@ class ZygoteProcess:
                     cwd="/",
                     start_new_session=True,
                 )
-            except OSError as error:
+            except BaseException as error:
                 self._control.close()
                 self._errors.close()
                 launcher.release()
-                raise launcher.explain(str(error)) from error
+                if isinstance(error, OSError):
+                    raise launcher.explain(str(error)) from error
+                raise
         self.sandbox_id = f"{launcher.backend}-{self._process.pid}"
 
     def wait_ready(self, seconds: float) -> None:
