@@ -31,4 +31,5 @@ def build_sandbox(settings: Settings) -> Sandbox:
         settings.sandbox,
         e2b_api_key=key.get_secret_value() if key else None,
         e2b_template=settings.e2b_template_id,
+        state_folder=settings.nova_home,
     )

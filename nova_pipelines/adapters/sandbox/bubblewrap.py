@@ -102,12 +102,22 @@ def take_slot() -> Slot:
     raise TransientError(f"all {UIDS} user ids of the local sandbox are in use")
 
 
+@dataclass(frozen=True, slots=True)
+class Descriptors:
+    """Descriptors that bubblewrap gets: the guest's control channel, the seccomp program, where it says the
+    guest's process id (None: it is not asked)."""
+
+    control: int
+    seccomp: int
+    info: int | None = None
+
+
 def command(
-    bwrap: Path, slot: Slot, *, network: bool, tmp_bytes: int, preload: Sequence[str], control: int
+    bwrap: Path, slot: Slot, *, network: bool, tmp_bytes: int, preload: Sequence[str], descriptors: Descriptors
 ) -> list[str]:
     """The whole command line of one guest."""
     options = {
-        "control": control,
+        "control": descriptors.control,
         "base": "/tmp",  # noqa: S108 - inside, a tmpfs of its own
         "sweep": ["/tmp", "/dev/shm"],  # noqa: S108
         "own_base": False,
@@ -119,6 +129,8 @@ def command(
         str(bwrap),
         *_namespaces(slot, network),
         *_mounts(network, tmp_bytes, preload),
+        *("--seccomp", str(descriptors.seccomp)),
+        *(() if descriptors.info is None else ("--info-fd", str(descriptors.info))),
         "--",
         # the interpreter itself, not the venv's link to it; isolated, without site and its .pth files
         os.path.realpath(sys.executable),
@@ -189,7 +201,7 @@ def package_paths(packages: Sequence[str]) -> list[Path]:
 def _outermost(paths: list[Path]) -> list[Path]:
     """Without those that lie inside another one; outer ones first."""
     kept: list[Path] = []
-    for path in sorted(set(paths), key=lambda path: len(path.parts)):
+    for path in sorted(set(paths), key=lambda path: (len(path.parts), path)):
         if not any(path.is_relative_to(other) for other in kept):
             kept.append(path)
     return kept

@@ -1,26 +1,22 @@
 """The host's side of a job's file and of its answer. Everything that comes out of a sandbox is hostile here:
-bytes are capped before this module sees them, parsed strictly and walked before anybody uses them."""
+bytes are capped before this module sees them, parsed strictly and walked (`clean_json`) before anybody uses them."""
 
 from __future__ import annotations
 
 import json
-import math
 import signal
 import struct
 from dataclasses import dataclass
 from typing import Any
 
-from pydantic_core import from_json
-
-from nova_pipelines.adapters.sandbox.base import Job, Outcome, Status, Task
+from nova_pipelines.adapters.sandbox.base import Job, Limits, Outcome, Status, Task
+from nova_pipelines.adapters.sandbox.clean_json import UncleanError, parse_clean
 from nova_pipelines.domain.errors import ConfigurationError, PermanentError
 
 #: room for the envelope around a result
 ENVELOPE_BYTES = 64 * 1024
-MAX_DEPTH = 100
-MAX_KEYS = 100_000
-MAX_VALUES = 1_000_000
-MAX_INT_BITS = 64
+#: files and folders that a job may make: each costs about 1 KB of the kernel's memory
+JOB_FILES = 20_000
 MAX_ERROR = 4000
 #: what a guest may say of its own job; the rest (timeout, crash) is for the keeper to see
 GUEST_STATUSES = {Status.CODE_ERROR, Status.RESOURCE, Status.BAD_RESULT}
@@ -40,6 +36,7 @@ class Raw:
     signal: int | None = None
     timed_out: bool = False
     cpu_seconds: float = 0.0
+    exceeded: str | None = None  # the bound that all processes of the job broke together, see guest/gauge.py
     died: bool = False
 
 
@@ -119,6 +116,8 @@ def _judge(job: Job, raw: Raw) -> Judgement:
         return Status.TIMEOUT, None, f"ran longer than {limits.wall_seconds:g} s and was killed"
     if raw.died:
         return Status.CRASHED, None, "the sandbox itself ended during the job"
+    if raw.exceeded:
+        return _judge_sum(raw.exceeded, limits)
     cpu_spent = raw.cpu_seconds >= limits.cpu_seconds
     if raw.signal == signal.SIGXCPU or (raw.signal == signal.SIGKILL and cpu_spent):
         return Status.TIMEOUT, None, f"used more than {limits.cpu_seconds:g} s of CPU and was killed"
@@ -127,6 +126,18 @@ def _judge(job: Job, raw: Raw) -> Judgement:
     if not raw.answer:
         return _judge_silence(raw)
     return _judge_answer(job.task, raw.answer)
+
+
+def _judge_sum(exceeded: str, limits: Limits) -> Judgement:
+    """Of all processes and files of the job together."""
+    if exceeded == "cpu":
+        return Status.TIMEOUT, None, f"used more than {limits.cpu_seconds:g} s of CPU and was killed"
+    said = {
+        "memory": f"used more than {limits.memory_bytes} bytes of memory in all its processes",
+        "disk": f"wrote more than {limits.disk_bytes} bytes of files",
+        "files": f"made more than {JOB_FILES} files and folders",
+    }
+    return Status.RESOURCE, None, f"{said[exceeded]} and was killed"
 
 
 def _judge_silence(raw: Raw) -> Judgement:
@@ -140,18 +151,15 @@ def _judge_silence(raw: Raw) -> Judgement:
 
 def _judge_answer(task: Task, answer: bytes) -> Judgement:
     try:
-        envelope = from_json(answer, allow_inf_nan=False, cache_strings="none")
-    except ValueError as error:
-        return Status.BAD_RESULT, None, f"the result is not clean JSON: {str(error)[:200]}"
-    if not isinstance(envelope, dict):
-        return Status.BAD_RESULT, None, "the result is not in the form that NOVA's guest writes"
+        envelope = parse_clean(answer)
+    except UncleanError as fault:
+        return Status.BAD_RESULT, None, str(fault)
     word = envelope.get("status")
     if word == "ok":
         result = envelope.get("result")
         if not isinstance(result, dict):
             return Status.BAD_RESULT, None, "the result is no JSON object"
-        fault = json_fault(result)
-        return (Status.BAD_RESULT, None, fault) if fault else (Status.OK, result, None)
+        return Status.OK, result, None
     error = envelope.get("error")
     message = error.replace("\x00", "\ufffd")[:MAX_ERROR] if isinstance(error, str) else "no reason given"
     if word == "missing_package" and task is not Task.CODE:  # where code of a user can forge it, it means nothing
@@ -162,43 +170,3 @@ def _judge_answer(task: Task, answer: bytes) -> Judgement:
     if word in GUEST_STATUSES:
         return Status(word), None, message
     return Status.BAD_RESULT, None, "the result is not in the form that NOVA's guest writes"
-
-
-def json_fault(root: dict[str, Any]) -> str | None:
-    """Walks a parsed result; says what no database or reader should get, and where. None when clean."""
-    keys = values = 0
-    stack: list[tuple[str, Any, int]] = [("context", root, 1)]
-    while stack:
-        place, container, depth = stack.pop()
-        if depth > MAX_DEPTH:
-            return f"{place[:300]} is nested deeper than {MAX_DEPTH} levels"
-        pairs = container.items() if isinstance(container, dict) else enumerate(container)
-        values += len(container)
-        keys += len(container) if isinstance(container, dict) else 0
-        if keys > MAX_KEYS or values > MAX_VALUES:
-            return f"the result has more than {MAX_KEYS} keys or {MAX_VALUES} values"
-        for key, value in pairs:
-            if isinstance(key, str) and "\x00" in key:
-                return f"{place[:300]} has a key with a NUL character"
-            if isinstance(value, (dict, list)):
-                stack.append((_place(place, key), value, depth + 1))
-            elif reason := _value_fault(value):
-                return f"{_place(place, key)[:300]} {reason}"
-    return None
-
-
-def _place(place: str, key: str | int) -> str:
-    # bounded: a thousand levels of long keys must not make a quadratic text
-    return f"{place[:300]}[{key}]" if isinstance(key, int) else f"{place[:300]}.{key[:100]}"
-
-
-def _value_fault(value: object) -> str | None:
-    if isinstance(value, str):
-        if "\x00" in value:
-            return "holds a NUL character"
-    elif isinstance(value, float):
-        if not math.isfinite(value):
-            return "is not a finite number"
-    elif isinstance(value, int) and value.bit_length() > MAX_INT_BITS:
-        return f"is an integer of more than {MAX_INT_BITS} bits; leave it as text"
-    return None

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from nova_pipelines.adapters.sandbox.base import Sandbox
 from nova_pipelines.domain.errors import ConfigurationError
 
 
-def sandbox_for(kind: str, *, e2b_api_key: str | None, e2b_template: str | None) -> Sandbox:
-    """`local`, `e2b` or `unsafe-subprocess`. Raises ConfigurationError for another name or a missing key."""
+def sandbox_for(
+    kind: str, *, e2b_api_key: str | None, e2b_template: str | None, state_folder: Path | None = None
+) -> Sandbox:
+    """`local` (which remembers its self-test in `state_folder`), `e2b` or `unsafe-subprocess`.
+
+    Raises ConfigurationError for another name or a missing key.
+    """
     if kind == "local":
         from nova_pipelines.adapters.sandbox.local import LocalSandbox
 
-        return LocalSandbox()
+        return LocalSandbox(state_folder=state_folder)
     if kind == "e2b":
         from nova_pipelines.adapters.sandbox.e2b import E2BSandbox
 

@@ -12,16 +12,16 @@ import struct
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from types import TracebackType
-from typing import Self
+from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from nova_pipelines.adapters.sandbox.base import Job, Outcome, Task
 from nova_pipelines.adapters.sandbox.guest.main import Capped
-from nova_pipelines.adapters.sandbox.results import ENVELOPE_BYTES, Raw, outcome_of, pack
+from nova_pipelines.adapters.sandbox.results import ENVELOPE_BYTES, JOB_FILES, Raw, outcome_of, pack
 from nova_pipelines.domain.errors import ConfigurationError, NovaError, TransientError
 
 START_SECONDS = 30.0
@@ -44,6 +44,9 @@ class Launcher:
     processes: int | None
     explain: Callable[[str], NovaError]  # from the start's stderr
     release: Callable[[], None] = field(default=lambda: None)
+    fds: Sequence[int] = ()  # descriptors that the command needs beside the control channel
+    ready: Callable[[], None] = field(default=lambda: None)  # called once, before the first job
+    before: Callable[[Job], None] = field(default=lambda _: None)  # called before each job
 
 
 class Frame(BaseModel):
@@ -56,6 +59,7 @@ class Frame(BaseModel):
     signal: int | None = None
     timed_out: bool = False
     cpu_seconds: float = 0.0
+    exceeded: Literal["memory", "cpu", "disk", "files"] | None = None
 
 
 class ZygoteEnded(Exception):
@@ -80,15 +84,17 @@ class ZygoteProcess:
                     stdin=subprocess.DEVNULL,
                     stdout=subprocess.DEVNULL,
                     stderr=self._errors,
-                    pass_fds=[theirs.fileno()],
+                    pass_fds=[theirs.fileno(), *launcher.fds],
                     cwd="/",
                     start_new_session=True,
                 )
-            except OSError as error:
+            except BaseException as error:
                 self._control.close()
                 self._errors.close()
                 launcher.release()
-                raise launcher.explain(str(error)) from error
+                if isinstance(error, OSError):
+                    raise launcher.explain(str(error)) from error
+                raise
         self.sandbox_id = f"{launcher.backend}-{self._process.pid}"
 
     def wait_ready(self, seconds: float) -> None:
@@ -124,7 +130,14 @@ class ZygoteProcess:
     def _hand_over(self, job: Job, blob: bytes, writing: list[int]) -> None:
         """Sends the job's descriptors; this side keeps none of them."""
         fds = [_sealed_file(blob), *writing]
-        message = {"wall_seconds": job.limits.wall_seconds, "preload": packages_of(job)}
+        message = {
+            "wall_seconds": job.limits.wall_seconds,
+            "preload": packages_of(job),
+            "memory_bytes": job.limits.memory_bytes,
+            "cpu_seconds": job.limits.cpu_seconds,
+            "disk_bytes": job.limits.disk_bytes + sum(map(len, job.files.values())),
+            "files": JOB_FILES + len(job.files),
+        }
         data = json.dumps(message).encode()
         try:
             socket.send_fds(self._control, [struct.pack(">I", len(data)) + data], fds)
@@ -210,6 +223,7 @@ class ZygoteSession:
         zygote = ZygoteProcess(self._launch())
         try:
             zygote.wait_ready(START_SECONDS)
+            zygote.launcher.ready()
         except ZygoteEnded:
             said = zygote.start_errors()
             explain = zygote.launcher.explain
@@ -225,6 +239,7 @@ class ZygoteSession:
         """See SandboxSession.run."""
         zygote = self._living()
         blob = pack(job, processes=zygote.launcher.processes)
+        zygote.launcher.before(job)
         started = time.perf_counter()
         try:
             raw = zygote.run(job, blob)
@@ -284,6 +299,7 @@ def _raw_of(report: Frame | None, parts: list[bytes], readers: list[Capped], *, 
         signal=report.signal if report else None,
         timed_out=report.timed_out if report else overdue,
         cpu_seconds=report.cpu_seconds if report else 0.0,
+        exceeded=report.exceeded if report else None,
         died=report is None,
     )
 

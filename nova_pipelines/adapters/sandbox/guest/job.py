@@ -117,7 +117,8 @@ def lone_surrogate(text: str) -> bool:
 def limit(header: dict) -> None:
     """Bounds of this one process. AS counts from what the interpreter already maps."""
     bounds = {
-        resource.RLIMIT_CORE: (0, 0),
+        # 1 byte: with 0, a kernel that pipes cores into a program of the host would still do so, see core(5)
+        resource.RLIMIT_CORE: (1, 1),
         resource.RLIMIT_FSIZE: (header["disk_bytes"],) * 2,
         resource.RLIMIT_NOFILE: (256, 256),
         # soft: SIGXCPU; hard: SIGKILL for code that ignores it

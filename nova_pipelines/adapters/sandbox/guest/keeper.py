@@ -9,10 +9,12 @@ import ctypes
 import os
 import select
 import signal
+import struct
 import sys
 import time
 import traceback
 
+from .gauge import INTERVAL_SECONDS, Gauge
 from .job import child
 
 PR_SET_PDEATHSIG, PR_SET_DUMPABLE, PR_SET_CHILD_SUBREAPER, PR_SET_NO_NEW_PRIVS = 1, 4, 36, 38
@@ -29,6 +31,8 @@ def spawn(fds: list[int], folder: str) -> int:
     try:
         if os.getppid() != 1:  # under PID 1 the kernel sees to it
             prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+        else:
+            prctl(PR_SET_DUMPABLE, 1)  # the gauge may see how much memory is this process' own
         child(fds, folder)
     except BaseException:  # noqa: BLE001 - nothing may unwind into the zygote's loop
         traceback.print_exc()
@@ -36,26 +40,29 @@ def spawn(fds: list[int], folder: str) -> int:
         os._exit(70)
 
 
-def watch(pid: int, seconds: float, readers: dict) -> dict:
+def watch(pid: int, seconds: float, readers: dict, gauge: Gauge | None = None) -> dict:
     """Waits for the end of `pid`, at most `seconds`; then kills all that it left. Gives the report.
 
-    `readers`: fd → function called when it can be read; returns False when done with it.
+    `readers`: fd → function called when it can be read; returns False when done with it. With a `gauge` the
+    report says in `exceeded` which bound of the whole job was the reason to kill it.
     """
     deadline = time.monotonic() + seconds
     poll = select.poll()
+    step = INTERVAL_SECONDS * 1000 if gauge else 1e6
+    exceeded = None
     ended = os.pidfd_open(pid) if hasattr(os, "pidfd_open") else -1
     for fd in (*readers, ended):
         if fd >= 0:
             poll.register(fd, select.POLLIN)
     done, status, usage = os.wait4(pid, os.WNOHANG)
-    while not done and (left := deadline - time.monotonic()) > 0:
+    while not done and not exceeded and (left := deadline - time.monotonic()) > 0:
         # where there is no pidfd (macOS) the child is asked for every 10 ms
-        for fd, _ in poll.poll(min(left * 1000 + 1, 1e6) if ended >= 0 else 10):
+        for fd, _ in poll.poll(min(left * 1000 + 1, step) if ended >= 0 else 10):
             if fd != ended and not readers[fd]():
                 poll.unregister(fd)
         done, status, usage = os.wait4(pid, os.WNOHANG)
-    timed_out = not done
-    if timed_out:
+        exceeded = gauge.exceeded() if gauge and not done else None
+    if not done:
         kill_all(pid, reap=False)
         _, status, usage = os.wait4(pid, 0)
     kill_all(pid, reap=True)
@@ -65,8 +72,9 @@ def watch(pid: int, seconds: float, readers: dict) -> dict:
     return {
         "exit_code": code if code >= 0 else None,
         "signal": -code if code < 0 else None,
-        "timed_out": timed_out,
+        "timed_out": not done and not exceeded,
         "cpu_seconds": usage.ru_utime + usage.ru_stime,
+        **({"exceeded": exceeded} if gauge else {}),
     }
 
 
@@ -112,6 +120,13 @@ def descendants() -> list[int]:
         found += more
         todo += more
     return found
+
+
+def drop_capabilities() -> None:
+    """All sets of capset(2): a change of uid leaves the inheritable one as it was."""
+    header, none = struct.pack("=Ii", 0x20080522, 0), bytes(24)
+    if ctypes.CDLL(None, use_errno=True).capset(header, none) != 0:
+        raise OSError(ctypes.get_errno(), "capset failed")
 
 
 def prctl(option: int, value: int) -> None:

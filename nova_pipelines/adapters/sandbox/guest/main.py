@@ -17,12 +17,14 @@ import socket
 import struct
 import sys
 
+from .gauge import Gauge
 from .job import Job, tasks
 from .keeper import (
     PR_SET_CHILD_SUBREAPER,
     PR_SET_DUMPABLE,
     PR_SET_NO_NEW_PRIVS,
     PR_SET_PDEATHSIG,
+    drop_capabilities,
     kill_all,
     prctl,
     spawn,
@@ -77,10 +79,14 @@ class Zygote:
 
     def lock_in(self, uid: int | None) -> None:
         """Gives up root for good; closes this process to its children, which have the same uid."""
+        if os.getpid() == 1:
+            with open("/proc/self/oom_score_adj", "w") as stream:
+                stream.write("500")  # when memory runs out, node code goes before anything else of the machine
         if uid is not None:
             os.setgroups([])
             os.setresgid(uid, uid, uid)
             os.setresuid(uid, uid, uid)
+            drop_capabilities()
         prctl(PR_SET_NO_NEW_PRIVS, 1)
         prctl(PR_SET_DUMPABLE, 0)
         prctl(PR_SET_CHILD_SUBREAPER, 1)
@@ -111,8 +117,9 @@ class Zygote:
             message, fds = self.receive()
             self.preload(message["preload"])
             self.jobs += 1
+            gauge = Gauge(message, self.sweep) if os.getpid() == 1 else None
             pid = spawn(fds, os.path.join(self.base, f"job-{self.jobs}"))
-            self.send(watch(pid, message["wall_seconds"], {self.control.fileno(): self.hung_up}))
+            self.send(watch(pid, message["wall_seconds"], {self.control.fileno(): self.hung_up}, gauge))
             self.clean()
             if private_state() != self.state:
                 self.leave()  # a job has tampered with this process: the host starts a fresh one
