@@ -12,7 +12,8 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from nova_pipelines.compiler.journal import CLOSED, Entry, Journal, PutOff, Record
+from nova_pipelines.compiler.chain_rows import CLOSED, Record
+from nova_pipelines.compiler.journal import Entry, Journal, PutOff
 from nova_pipelines.compiler.plan import ONLY, Plan, Step
 from nova_pipelines.domain.chain import canonical_json
 from nova_pipelines.domain.errors import (

@@ -10,7 +10,8 @@ from typing import Any, cast
 import pytest
 
 from nova_pipelines.compiler.audit import verify_chains
-from nova_pipelines.compiler.journal import Journal, Record
+from nova_pipelines.compiler.chain_rows import Record
+from nova_pipelines.compiler.journal import Journal
 from nova_pipelines.database.nova import Execution, OutboxMail
 from nova_pipelines.database.session import Databases, open_databases
 from nova_pipelines.domain.errors import Conflict, OutcomeUnknown

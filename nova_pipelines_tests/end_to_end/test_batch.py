@@ -45,7 +45,8 @@ def test_fifty_mails_are_one_run_and_a_broken_one_fails_alone(world: World, inst
     assert request.job_name == JOB
     assert executions_of(request) == list(range(1, MAILS + 1))
     assert request.tags.items() >= {"nova/batch": "50", "nova/client": "idom"}.items()
-    assert tick(repository, instance) == []
+    # until the run is there a tick asks for the same one again: Dagster makes one run of a key
+    assert [again.run_key for again in tick(repository, instance)] == [request.run_key]
 
     result = work(instance, request)
 
