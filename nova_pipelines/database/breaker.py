@@ -100,7 +100,7 @@ class SharedBreaker:
                 self._give_back(trial)
 
     def _enter(self, longest_seconds: float) -> str | None:
-        """Lets a call in. Of an open breaker whose time has come exactly one caller, of all processes, gets the trial."""
+        """Lets a call in; when an open breaker's time has come, exactly one of all processes, for the trial."""
         with self._nova.read() as session:
             if _row(session.get(BreakerRow, self._name), self._name).state == CLOSED:
                 return None
@@ -123,8 +123,8 @@ class SharedBreaker:
 
     def _unavailable(self, seconds: float) -> Unavailable:
         return Unavailable(
-            f"{self._name} failed {self._threshold} times in a row and is left alone for a while: its circuit breaker "
-            "is open",
+            f"the circuit breaker of {self._name} is open: it failed {self._threshold} times in a row and is left alone "
+            "for a while",
             after_seconds=seconds,
         )
 

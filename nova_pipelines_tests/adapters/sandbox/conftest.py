@@ -21,10 +21,9 @@ def wire_server():
 @pytest.fixture
 def wire(wire_server, monkeypatch):
     """The wire server with a clean record; the SDK is pointed at it."""
-    monkeypatch.setenv("E2B_API_URL", wire_server.url)
-    monkeypatch.setenv("E2B_SANDBOX_URL", wire_server.url)
-    for record in (wire_server.creates, wire_server.kills, wire_server.unmodelled, wire_server.faults):
-        record.clear()
+    for name, value in wire_server.environment.items():
+        monkeypatch.setenv(name, value)
+    wire_server.clear()
     yield wire_server
     assert not wire_server.unmodelled
 
