@@ -123,8 +123,8 @@ class SharedBreaker:
 
     def _unavailable(self, seconds: float) -> Unavailable:
         return Unavailable(
-            f"the circuit breaker of {self._name} is open: it failed {self._threshold} times in a row and is left alone "
-            "for a while",
+            f"the circuit breaker of {self._name} is open: it failed {self._threshold} times in a row and is left "
+            "alone for a while",
             after_seconds=seconds,
         )
 

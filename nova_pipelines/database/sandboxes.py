@@ -7,7 +7,6 @@ import time
 import uuid
 from collections.abc import Callable, Iterable
 from datetime import datetime, timedelta
-from functools import cached_property
 from typing import Any
 
 from sqlalchemy import delete, func, select, update
@@ -42,7 +41,7 @@ class SandboxPlaces:
         self._per_second, self._ceiling, self._wait_seconds = per_second, ceiling, wait_seconds
         self._now, self._sleep = now, sleep
 
-    @cached_property
+    @property
     def metadata(self) -> dict[str, str]:
         """What a sandbox carries of whose it is."""
         with self._nova.read() as session:

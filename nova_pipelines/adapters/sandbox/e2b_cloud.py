@@ -97,7 +97,7 @@ class Cloud:
 
     async def bring_guest(self, sandbox: e2b.AsyncSandbox) -> str:
         """Where the guest runner lies in there: the template's, if it has this version of it, else one that is sent."""
-        with errors_mapped("sending the guest runner"):
+        with errors_mapped("sending the guest runner", inside=True):
             if self.template and await sandbox.files.exists(TEMPLATE_GUEST, request_timeout=REQUEST_SECONDS):
                 return TEMPLATE_GUEST
             await sandbox.files.write(GUEST, guest_zip(), request_timeout=REQUEST_SECONDS)
@@ -110,12 +110,12 @@ class Cloud:
         have sent or stored something. Without it nothing can have been done outside: SandboxLost."""
         import e2b
 
-        with errors_mapped("sending a job"):
+        with errors_mapped("sending a job", inside=True):
             await sandbox.files.write(f"{FOLDER}/{name}.job", blob)
         arguments = ["python3", "-I", "-c", START, guest, "once"]
         said = _Tail()
         try:
-            with errors_mapped("running a job", effects=network, keep=ends_of_a_command()):
+            with errors_mapped("running a job", inside=True, effects=network, keep=ends_of_a_command()):
                 await sandbox.commands.run(
                     shlex.join([*arguments, f"{FOLDER}/{name}.job", f"{FOLDER}/{name}.report", FOLDER]),
                     timeout=job.limits.wall_seconds + GRACE_SECONDS,
@@ -127,7 +127,7 @@ class Cloud:
             return Raw(died=True, exit_code=error.exit_code, stderr=said.text.encode())
         except e2b.TimeoutException:
             return Raw(timed_out=True, died=True)  # nobody knows what it still does
-        with errors_mapped("reading a result", effects=network, keep=(e2b.FileNotFoundException,)):
+        with errors_mapped("reading a result", inside=True, effects=network, keep=(e2b.FileNotFoundException,)):
             try:
                 return parse_report(await read_capped(sandbox, f"{FOLDER}/{name}.report", report_cap(job)))
             except e2b.FileNotFoundException:

@@ -39,32 +39,34 @@ def ends_of_a_command() -> tuple[type[Exception], ...]:
 
 
 @contextlib.contextmanager
-def errors_mapped(doing: str, *, effects: bool = False, keep: tuple[type[Exception], ...] = ()) -> Iterator[None]:
+def errors_mapped(
+    doing: str, *, inside: bool = False, effects: bool = False, keep: tuple[type[Exception], ...] = ()
+) -> Iterator[None]:
     """Turns the SDK's errors into NovaErrors. `keep`: those that the caller handles itself.
 
-    `effects`: the step may have done something that lasts before its answer was lost (a create, a run with the
-    network), so that a lost answer or a lost sandbox is CloudUnclear; else both are transient.
+    `inside`: the step speaks to a sandbox, not to the API, so that what fails is that sandbox. `effects`: it may have
+    done something that lasts before its answer was lost (a create, a run with the network), so that a lost answer or
+    a lost sandbox is CloudUnclear; else both are transient.
     """
     try:
         yield
     except NovaError:
         raise
     except Exception as error:
-        mapped = _mapped(error, doing, effects, keep)
+        lost = CloudUnclear if effects else SandboxLost if inside else CloudBusy
+        mapped = _mapped(error, f"E2B, {doing}: {type(error).__name__}: {str(error)[:500]}", lost, keep)
         if mapped is error:
             raise
         raise mapped from error
 
 
-def _mapped(error: Exception, doing: str, effects: bool, keep: tuple[type[Exception], ...]) -> Exception:
+def _mapped(error: Exception, said: str, lost: type[CloudFault], keep: tuple[type[Exception], ...]) -> Exception:
     import e2b
     import httpx
 
-    said = f"E2B, {doing}: {type(error).__name__}: {str(error)[:500]}"
-    if isinstance(
-        error, (e2b.SandboxNotRunningException, e2b.SandboxNotFoundException, e2b.SandboxUnreachableException)
-    ):
-        return CloudUnclear(said) if effects else SandboxLost(said)
+    gone = (e2b.SandboxNotRunningException, e2b.SandboxNotFoundException, e2b.SandboxUnreachableException)
+    if isinstance(error, gone):
+        return lost(said) if issubclass(lost, CloudUnclear) else SandboxLost(said)
     if isinstance(error, keep):
         return error
     refused = (e2b.RateLimitException, e2b.ServiceBusyException, httpx.ConnectError, httpx.ConnectTimeout)
@@ -77,4 +79,4 @@ def _mapped(error: Exception, doing: str, effects: bool, keep: tuple[type[Except
     if isinstance(error, e2b.SandboxException) and 400 <= (error.status_code or 0) < 500:
         return PermanentError(said, remedy="check E2B_TEMPLATE_ID and the limits of the E2B account")
     # a timeout of a request, a 5xx, a garbled answer, a cut connection
-    return CloudUnclear(said) if effects else CloudBusy(said)
+    return lost(said)

@@ -81,9 +81,10 @@ class E2BWire:
     `write`, `run` or `read`:
 
     - a status number; `hang`: no answer at all until the client gives up (what was asked for is done)
-    - create: `garbled` (made, but no JSON), `late` (made only after the client has given up)
+    - create: `garbled` (made, but no JSON), `late` (made only after the client has given up), `hold` (waits for
+      `release`)
     - write, run, read, timeout: `gone` (the sandbox vanishes at that moment)
-    - run: `cut` (a stream without its end), `unreachable` (the sandbox runs, its port does not answer)
+    - run: `cut` (the connection breaks), `short` (a stream without its end), `unreachable` (its port does not answer)
 
     `cold_start`: seconds from the request until a sandbox is there; it bills from the request on.
     """
@@ -100,11 +101,12 @@ class E2BWire:
         self.unmodelled: list[str] = []
         self.requests = 0
         self.cold_start = 0.0
+        self.release = threading.Event()
         self._root = Path(tempfile.mkdtemp(prefix="e2b-wire-")).resolve()
         self._socket = socket.create_server(("127.0.0.1", 0))
         self.url = f"http://127.0.0.1:{self._socket.getsockname()[1]}"
         self.templates = Templates(self.url, self._refused)
-        config = uvicorn.Config(self._app(), loop="asyncio", log_level="error", lifespan="off")
+        config = uvicorn.Config(self._app(), loop="asyncio", log_level="critical", lifespan="off")
         self._server = uvicorn.Server(config)
         self._thread = threading.Thread(target=self._server.run, kwargs={"sockets": [self._socket]})
         self._thread.start()
@@ -124,6 +126,7 @@ class E2BWire:
         for record in (*records, self.faults, self.templates.built):
             record.clear()
         self.cold_start, self.requests = 0.0, 0
+        self.release.clear()
 
     @property
     def environment(self) -> dict[str, str]:
@@ -185,6 +188,8 @@ class E2BWire:
         if isinstance(fault, int):
             return JSONResponse({"code": fault, "message": "injected"}, fault)
         body = await request.json()
+        while fault == "hold" and not self.release.is_set():
+            await asyncio.sleep(0.01)
         if fault == "late":
             answer = await self._given_up(request)
             self._make(body)
@@ -370,8 +375,10 @@ class E2BWire:
         )
         sandbox.groups.add(child.pid)
         yield envelope({"event": {"start": {"pid": child.pid}}})
-        if fault == "cut":
+        if fault == "short":
             return  # the command goes on, nobody hears of it
+        if fault == "cut":
+            raise ConnectionAbortedError("injected")  # uvicorn drops the connection
         if fault == "gone":
             self.vanish(sandbox.id)
         try:
