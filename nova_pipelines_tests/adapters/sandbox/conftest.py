@@ -6,26 +6,9 @@ import pytest
 from fpdf import FPDF
 
 from nova_pipelines.adapters.sandbox.select import sandbox_for
-from nova_pipelines_tests.adapters.sandbox.e2b_wire import KEY, E2BWire
+from nova_pipelines_tests.adapters.sandbox.e2b_wire import KEY
 
 BACKENDS = ("local", "unsafe-subprocess", "e2b")
-
-
-@pytest.fixture(scope="session")
-def wire_server():
-    wire = E2BWire()
-    yield wire
-    wire.close()
-
-
-@pytest.fixture
-def wire(wire_server, monkeypatch):
-    """The wire server with a clean record; the SDK is pointed at it."""
-    for name, value in wire_server.environment.items():
-        monkeypatch.setenv(name, value)
-    wire_server.clear()
-    yield wire_server
-    assert not wire_server.unmodelled
 
 
 @pytest.fixture(params=BACKENDS)

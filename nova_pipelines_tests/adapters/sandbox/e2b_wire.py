@@ -81,8 +81,8 @@ class E2BWire:
     `write`, `run` or `read`:
 
     - a status number; `hang`: no answer at all until the client gives up (what was asked for is done)
-    - create: `garbled` (made, but no JSON), `late` (made only after the client has given up), `hold` (waits for
-      `release`)
+    - create: `garbled` (made, but no JSON), `late` (made after `release`, when the client has long given up),
+      `hold` (waits for `release`)
     - write, run, read, timeout: `gone` (the sandbox vanishes at that moment)
     - run: `cut` (the connection breaks), `short` (a stream without its end), `unreachable` (its port does not answer)
 
@@ -188,12 +188,8 @@ class E2BWire:
         if isinstance(fault, int):
             return JSONResponse({"code": fault, "message": "injected"}, fault)
         body = await request.json()
-        while fault == "hold" and not self.release.is_set():
+        while fault in ("hold", "late") and not self.release.is_set():
             await asyncio.sleep(0.01)
-        if fault == "late":
-            answer = await self._given_up(request)
-            self._make(body)
-            return answer
         key = request.headers.get("idempotency-key", "")
         if self.keys.get(key) in self.sandboxes:
             return self._created(self.sandboxes[self.keys[key]])
