@@ -51,6 +51,15 @@ class Settings(BaseSettings):
     nova_e2b_vcpus: Decimal = Field(Decimal(2), gt=0)
     nova_e2b_memory_gib: Decimal = Field(Decimal("0.5"), gt=0)
     nova_e2b_rates_date: date = date(2026, 8, 1)
+    #: what the E2B account allows (Hobby: 1 create a second, 20 at once, one hour of life; Pro: 5, 100, 24 hours), and
+    #: how long a job waits for a place before its execution is put off
+    nova_e2b_creates_per_second: float = Field(1, gt=0, le=1000)
+    nova_e2b_max_sandboxes: int = Field(20, ge=1, le=10_000)
+    nova_e2b_max_life_seconds: int = Field(3600, ge=120, le=86_400)
+    nova_e2b_wait_seconds: float = Field(30, ge=0, le=600)
+    #: failures of E2B in a row that open its circuit breaker, and for how long
+    nova_e2b_breaker_failures: int = Field(5, ge=1, le=1000)
+    nova_e2b_breaker_seconds: float = Field(300, ge=1, le=86_400)
 
     gmail_imap_server: str = "imap.gmail.com:993"
     gmail_smtp_server: str = "smtp.gmail.com:587"

@@ -11,6 +11,7 @@ pytest_plugins = [
     "nova_pipelines_tests.fixtures.dovecot",
     "nova_pipelines_tests.fixtures.smtp_sink",
     "nova_pipelines_tests.fixtures.world",
+    "nova_pipelines_tests.fixtures.e2b",
 ]
 
 os.environ["DAGSTER_DISABLE_TELEMETRY"] = "1"

@@ -334,8 +334,8 @@ def test_12_one_sandbox_for_all_nodes_and_items_of_a_run_and_for_long_enough(
     made: list[Counted] = []
     build = wiring.build_sandbox
 
-    def counted(settings: Any) -> Counted:
-        made.append(Counted(build(settings)))
+    def counted(*arguments: Any, **named: Any) -> Counted:
+        made.append(Counted(build(*arguments, **named)))
         return made[-1]
 
     monkeypatch.setattr(wiring, "build_sandbox", counted)

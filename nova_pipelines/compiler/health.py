@@ -18,6 +18,7 @@ from nova_pipelines.adapters.imap import Mailbox
 from nova_pipelines.adapters.smtp import check as check_smtp
 from nova_pipelines.adapters.store import DocumentStore
 from nova_pipelines.compiler.publishing import stored_workflows
+from nova_pipelines.database.breaker import breaker_view
 from nova_pipelines.database.clients import credential_secret, mailboxes
 from nova_pipelines.database.failures import MIGRATE, describe
 from nova_pipelines.database.migrate import pending
@@ -95,6 +96,7 @@ def service_checks(settings: Settings, services: Services) -> list[Check]:
         Check("document store", lambda: _store(settings)),
         Check("disk", lambda: _disk(settings)),
         Check("sandbox", lambda: f"{services.backend().name}: " + "; ".join(services.backend().check())),
+        *([Check("E2B breaker", lambda: _breaker(settings, databases))] if settings.sandbox == "e2b" else []),
         *_mail_checks(services),
         Check("workflows", lambda: _workflows(databases)),
     ]
@@ -159,6 +161,18 @@ def _existing(path: Path) -> Path:
 
 def _size(size: int) -> str:
     return f"{size / 1024**3:.1f} GiB" if size >= 1024**3 else f"{size / 1024**2:.0f} MiB"
+
+
+def _breaker(settings: Settings, databases: Databases) -> str:
+    require_file(databases.nova)
+    threshold, seconds = settings.nova_e2b_breaker_failures, settings.nova_e2b_breaker_seconds
+    with databases.nova.read() as session:
+        seen = breaker_view(session, "e2b", threshold=threshold, seconds=seconds)
+    if not seen.is_healthy:
+        again = f", the next try is after {seen.opens_again_at:%H:%M:%S} UTC" if seen.opens_again_at else ""
+        remedy = "look at E2B's status page; executions wait meanwhile and go on by themselves"
+        raise TransientError(f"{seen.state} after {seen.failure_count} failures in a row{again}", remedy=remedy)
+    return f"closed, {seen.failure_count} of {seen.failure_threshold} failures in a row"
 
 
 def _mail_checks(services: Services) -> list[Check]:

@@ -9,7 +9,7 @@ from typing import Any
 from sqlalchemy import Date, Float, Index, LargeBinary, MetaData, String, Text, text
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
-from nova_pipelines.database.nova import NAMING
+from nova_pipelines.database.base import NAMING
 from nova_pipelines.database.types import CanonicalJSON, ExactNumeric, UtcDateTime, utc_now
 
 

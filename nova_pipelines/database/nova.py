@@ -16,28 +16,18 @@ from sqlalchemy import (
     Index,
     Integer,
     LargeBinary,
-    MetaData,
     String,
     Text,
     UniqueConstraint,
     text,
 )
-from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
+from sqlalchemy.orm import Mapped, mapped_column, relationship
 
-from nova_pipelines.database.types import CanonicalJSON, UtcDateTime, utc_now
+from nova_pipelines.database.base import NovaBase
+from nova_pipelines.database.sandbox_tables import BreakerRow, SandboxGate, SandboxRow
+from nova_pipelines.database.types import CanonicalJSON, utc_now
 
-NAMING = {
-    "ix": "ix_%(table_name)s_%(column_0_N_name)s",
-    "uq": "uq_%(table_name)s_%(column_0_N_name)s",
-    "ck": "ck_%(table_name)s_%(constraint_name)s",
-    "fk": "fk_%(table_name)s_%(column_0_N_name)s",
-    "pk": "pk_%(table_name)s",
-}
-
-
-class NovaBase(DeclarativeBase):
-    metadata = MetaData(naming_convention=NAMING)
-    type_annotation_map = {dict[str, Any]: CanonicalJSON, datetime: UtcDateTime}  # noqa: RUF012
+__all__ = ["BreakerRow", "NovaBase", "SandboxGate", "SandboxRow"]  # more tables of this database
 
 
 class Catalog(NovaBase):

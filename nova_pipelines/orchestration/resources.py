@@ -11,8 +11,8 @@ from nova_pipelines.nodes.wiring import build_services
 from nova_pipelines.settings import Settings, load_settings
 
 
-def _services(_context: dg.InitResourceContext) -> Iterator[ServicesFactory]:
-    factory = ServicesFactory(lambda: build_services(load_settings()))
+def _services(context: dg.InitResourceContext) -> Iterator[ServicesFactory]:
+    factory = ServicesFactory(lambda: build_services(load_settings(), run_id=context.run_id))
     try:
         yield factory
     finally:

@@ -21,6 +21,7 @@ from nova_pipelines.nodes.wiring import build_services
 from nova_pipelines.orchestration.dispatch import repeat_requests, request_runs
 from nova_pipelines.orchestration.ledger_audit import UNKNOWN_RUN
 from nova_pipelines.orchestration.loaded import Loaded
+from nova_pipelines.orchestration.reaper import sandbox_reaper_sensor
 from nova_pipelines.orchestration.runs import ended_runs
 from nova_pipelines.settings import Settings, load_settings
 
@@ -41,6 +42,7 @@ def build_sensors(loaded: Mapping[str, Loaded], settings: Settings) -> list[dg.S
         mailbox_sensor(loaded, settings),
         dead_run_sensor(dg.DagsterRunStatus.FAILURE, "failed_run_sensor"),
         dead_run_sensor(dg.DagsterRunStatus.CANCELED, "canceled_run_sensor"),
+        *([sandbox_reaper_sensor(_services)] if settings.sandbox == "e2b" else []),
     ]
 
 

@@ -15,6 +15,22 @@ from nova_pipelines.domain.errors import (
 )
 
 
+class CloudFault(NovaError):
+    """A failure of E2B, not of the user's code, key or template: what counts for the circuit breaker."""
+
+
+class CloudBusy(CloudFault, TransientError):
+    """E2B did not take the request, or cannot be reached: nothing was done."""
+
+
+class SandboxLost(CloudFault, TransientError):
+    """The sandbox is gone, or cannot be reached any more, and nothing outside can have been done in it."""
+
+
+class CloudUnclear(CloudFault, OutcomeUnknown):
+    """The answer was lost of a request that may have been done."""
+
+
 def ends_of_a_command() -> tuple[type[Exception], ...]:
     """How a command may end that is no fault of the cloud: a non-zero exit, or out of time."""
     import e2b
@@ -23,52 +39,44 @@ def ends_of_a_command() -> tuple[type[Exception], ...]:
 
 
 @contextlib.contextmanager
-def errors_mapped(doing: str, *, unknown: bool = False, keep: tuple[type[Exception], ...] = ()) -> Iterator[None]:
+def errors_mapped(
+    doing: str, *, inside: bool = False, effects: bool = False, keep: tuple[type[Exception], ...] = ()
+) -> Iterator[None]:
     """Turns the SDK's errors into NovaErrors. `keep`: those that the caller handles itself.
 
-    `unknown`: the step has effects (a create, a run), so that after a lost answer nobody knows; else a
-    lost answer is transient.
+    `inside`: the step speaks to a sandbox, not to the API, so that what fails is that sandbox. `effects`: it may have
+    done something that lasts before its answer was lost (a create, a run with the network), so that a lost answer or
+    a lost sandbox is CloudUnclear; else both are transient.
     """
     try:
         yield
     except NovaError:
         raise
     except Exception as error:
-        mapped = _mapped(error, doing, unknown, keep)
+        lost = CloudUnclear if effects else SandboxLost if inside else CloudBusy
+        mapped = _mapped(error, f"E2B, {doing}: {type(error).__name__}: {str(error)[:500]}", lost, keep)
         if mapped is error:
             raise
         raise mapped from error
 
 
-def _mapped(error: Exception, doing: str, unknown: bool, keep: tuple[type[Exception], ...]) -> Exception:
+def _mapped(error: Exception, said: str, lost: type[CloudFault], keep: tuple[type[Exception], ...]) -> Exception:
     import e2b
     import httpx
 
-    said = f"E2B, {doing}: {type(error).__name__}: {str(error)[:500]}"
-    gone = (e2b.SandboxNotRunningException, e2b.SandboxNotFoundException)
+    gone = (e2b.SandboxNotRunningException, e2b.SandboxNotFoundException, e2b.SandboxUnreachableException)
     if isinstance(error, gone):
-        return TransientError(said)
-    if isinstance(error, e2b.SandboxUnreachableException):
-        return _lost(said, unknown)
+        return lost(said) if issubclass(lost, CloudUnclear) else SandboxLost(said)
     if isinstance(error, keep):
         return error
-    refused = (
-        e2b.RateLimitException,
-        e2b.ServiceBusyException,
-        httpx.ConnectError,
-        httpx.ConnectTimeout,
-    )
-    if isinstance(error, (*refused, e2b.NotFoundException)):
-        return TransientError(said)
+    refused = (e2b.RateLimitException, e2b.ServiceBusyException, httpx.ConnectError, httpx.ConnectTimeout)
+    if isinstance(error, refused):
+        return CloudBusy(said)
     if isinstance(error, e2b.AuthenticationException):
         return CredentialError(said, remedy="check E2B_API_KEY (E2B dashboard, API keys)")
-    if isinstance(error, (e2b.InvalidArgumentException, e2b.TemplateException)):
+    if isinstance(error, (e2b.InvalidArgumentException, e2b.TemplateException, e2b.BuildException)):
         return PermanentError(said, remedy="check E2B_TEMPLATE_ID and the limits of the node")
     if isinstance(error, e2b.SandboxException) and 400 <= (error.status_code or 0) < 500:
         return PermanentError(said, remedy="check E2B_TEMPLATE_ID and the limits of the E2B account")
     # a timeout of a request, a 5xx, a garbled answer, a cut connection
-    return _lost(said, unknown)
-
-
-def _lost(said: str, unknown: bool) -> NovaError:
-    return OutcomeUnknown(said) if unknown else TransientError(said)
+    return lost(said)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import hashlib
 import io
 import struct
 import zipfile
@@ -19,24 +21,30 @@ if TYPE_CHECKING:
 REPORT_BYTES = 64 * 1024
 
 
+@functools.cache
 def guest_zip() -> bytes:
-    """The guest runner as one file that Python imports from."""
+    """The guest runner as one file that Python imports from: the same bytes for the same code."""
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
         for path in sorted(GUEST_FOLDER.glob("*.py")):
-            archive.writestr(f"guest/{path.name}", path.read_bytes())
+            # without a date of its own, a file in it gets the first that the format knows
+            archive.writestr(zipfile.ZipInfo(f"guest/{path.name}"), path.read_bytes(), zipfile.ZIP_DEFLATED)
     return buffer.getvalue()
+
+
+#: where a template of ours holds the guest, with its version in the name: below the home of the sandbox's user
+TEMPLATE_GUEST = f".nova/guest-{hashlib.sha256(guest_zip()).hexdigest()[:16]}.zip"
 
 
 def report_cap(job: Job) -> int:
     return job.limits.result_bytes + ENVELOPE_BYTES + 2 * job.limits.output_bytes + REPORT_BYTES
 
 
-def read_capped(sandbox: e2b.Sandbox, path: str, cap: int) -> bytes | None:
+async def read_capped(sandbox: e2b.AsyncSandbox, path: str, cap: int) -> bytes | None:
     """The file's bytes; None when there are more than `cap`: the SDK has no bound of its own."""
     data = bytearray()
-    with sandbox.files.read(path, format="stream") as stream:
-        for chunk in stream:
+    async with await sandbox.files.read(path, format="stream") as stream:
+        async for chunk in stream:
             data += chunk
             if len(data) > cap:
                 return None

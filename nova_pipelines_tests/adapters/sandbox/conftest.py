@@ -6,27 +6,9 @@ import pytest
 from fpdf import FPDF
 
 from nova_pipelines.adapters.sandbox.select import sandbox_for
-from nova_pipelines_tests.adapters.sandbox.e2b_wire import KEY, E2BWire
+from nova_pipelines_tests.adapters.sandbox.e2b_wire import KEY
 
 BACKENDS = ("local", "unsafe-subprocess", "e2b")
-
-
-@pytest.fixture(scope="session")
-def wire_server():
-    wire = E2BWire()
-    yield wire
-    wire.close()
-
-
-@pytest.fixture
-def wire(wire_server, monkeypatch):
-    """The wire server with a clean record; the SDK is pointed at it."""
-    monkeypatch.setenv("E2B_API_URL", wire_server.url)
-    monkeypatch.setenv("E2B_SANDBOX_URL", wire_server.url)
-    for record in (wire_server.creates, wire_server.kills, wire_server.unmodelled, wire_server.faults):
-        record.clear()
-    yield wire_server
-    assert not wire_server.unmodelled
 
 
 @pytest.fixture(params=BACKENDS)
