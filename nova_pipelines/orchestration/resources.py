@@ -12,7 +12,8 @@ from nova_pipelines.settings import Settings, load_settings
 
 
 def _services(context: dg.InitResourceContext) -> Iterator[ServicesFactory]:
-    factory = ServicesFactory(lambda: build_services(load_settings(), run_id=context.run_id))
+    run_id = context.run.run_id if context.run else None
+    factory = ServicesFactory(lambda: build_services(load_settings(), run_id=run_id))
     try:
         yield factory
     finally:

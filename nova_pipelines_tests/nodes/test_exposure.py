@@ -92,7 +92,7 @@ def test_output_that_was_cut_within_a_password_is_masked(given: Exposed):
 def test_clients_whose_credentials_are_shown_share_no_sandbox(world: World):
     shown = set_up(world)
     other, plain = replace(shown, id=shown.id + 1), replace(shown, expose_credentials=False)
-    sandbox = world.services.sandbox
+    sandbox = world.services._session
     assert sandbox(shown) is sandbox(shown)
     assert sandbox(plain) is sandbox(replace(plain, id=77)) is sandbox(None)
     assert len({id(sandbox(client)) for client in (shown, other, plain)}) == 3

@@ -6,7 +6,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
 from nova_pipelines.adapters.sandbox.e2b_errors import errors_mapped
@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 
 NAME = "nova-pipelines"
 PYTHON = "3.11"
-HOME = "/home/user"
+#: of the user that E2B's images work as
+HOME = PurePosixPath("/", "home", "user")
 #: the versions of constraints.txt, which an installed NOVA does not carry; a test compares them
 PACKAGES = {
     "jinja2": "3.1.6",

@@ -35,6 +35,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
+from nova_pipelines.adapters.sandbox.e2b_template import HOME
 from nova_pipelines_tests.adapters.sandbox.e2b_wire_templates import Templates
 
 KEY = "e2b_" + "0" * 40
@@ -65,7 +66,7 @@ class WireSandbox:
 
     def path(self, name: str) -> Path:
         """A path of the sandbox below its folder, whatever it says; its home is the folder."""
-        path = (self.folder / name.removeprefix("/home/user").lstrip("/")).resolve()
+        path = (self.folder / name.removeprefix(str(HOME)).lstrip("/")).resolve()
         assert path.is_relative_to(self.folder)
         return path
 

@@ -71,7 +71,14 @@ class Host:
         calls = {name: number for name, number in seccomp.numbers().items() if isinstance(number, int)}
         return {
             "secret": self.secret,
-            "files": [str(self.folder / "secret"), __file__, "/etc/shadow", "/etc/passwd", "/root/.ssh", "/var/log"],
+            "files": [
+                str(self.folder / "secret"),
+                __file__,
+                "/etc/shadow",
+                "/etc/passwd",
+                str(Path("/", "root", ".ssh")),
+                "/var/log",
+            ],
             "tcp": self.tcp.getsockname()[1],
             "udp": self.udp.getsockname()[1],
             "path": str(self.folder / "socket"),

@@ -34,7 +34,7 @@ def test_the_dockerfile_names_everything():
     for name, version in e2b_template.PACKAGES.items():
         assert f"{name}=={version}" in text
     assert text.startswith("FROM python:3.11")
-    assert f"COPY guest.zip /home/user/{TEMPLATE_GUEST}" in text
+    assert f"COPY guest.zip {e2b_template.HOME}/{TEMPLATE_GUEST}" in text
 
 
 def test_the_same_guest_has_the_same_name():
