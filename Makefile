@@ -38,7 +38,7 @@ lint: $(STAMP) ## ruff and import-linter
 types: $(STAMP) ## basedpyright, strict in domain and compiler
 	$(BIN)/basedpyright
 
-bench: $(STAMP) ## CPU seconds for one invoice at batch 1, 10, 50, 200, and a run's start at 10 and 1,000 workflows
+bench: $(STAMP) ## CPU seconds for one invoice and for a run's start; the sandbox's milliseconds; what E2B would cost
 	$(BIN)/python -m benchmarks
 
 crash: $(STAMP) ## the crash storm: SIGKILL before and after every node, in full

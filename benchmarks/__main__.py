@@ -9,6 +9,7 @@ import sys
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks import e2b_cost, sandbox
 from benchmarks.home import add_mailbox, bench_home, invoice_workflow, publish_text, waiting_mails
 from benchmarks.runs import code_server, run_job
 
@@ -81,6 +82,8 @@ def main() -> None:
     for count, cpu in rows:
         table.add_row(str(count), f"{cpu:.3f}", f"{cpu / rows[0][1]:.2f}")
     console.print(table)
+    sandbox.main()
+    e2b_cost.main()
 
 
 if __name__ == "__main__":
