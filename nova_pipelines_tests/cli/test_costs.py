@@ -46,7 +46,7 @@ def test_a_run_is_accounted_for(nova: Nova, tmp_path):
     (tmp_path / "double.json").write_text(arithmetic())
     nova("workflow", "load", tmp_path / "double.json")
     nova("client", "add", "idom")
-    nova("run", "double it", "--client", "idom", "--context", '{"amount": 12}', "--wait")
+    nova.program("run", "double it", "--client", "idom", "--context", '{"amount": 12}', "--wait")
     (row,) = nova.json("costs")["costs"]
     assert (row["workflow"], row["client"], row["executions"]) == ("Double It", "idom", 1)
     assert 0 < row["sandbox_seconds"] < 60

@@ -136,7 +136,7 @@ def test_a_day_with_nova(up: Up, tmp_path: Path):
     assert {"code.log", "daemon.log", "web.log"} <= {file.name for file in (nova.home / "logs").iterdir()}
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+@pytest.mark.parametrize("number", [pytest.param(signal.SIGTERM, marks=pytest.mark.storm), signal.SIGKILL])
 def test_no_orphan_while_a_run_is_at_work(up: Up, tmp_path: Path, number: signal.Signals):
     up.nova("workflow", "load", sleeping_workflow(tmp_path / "sleeper.json"))
     up.nova("run", "sleeper")
