@@ -30,7 +30,7 @@ up: $(STAMP) ## start NOVA with the Dagster UI (keeps what the demo left); Ctrl-
 
 test: $(STAMP) ## lint, types, architecture and all tests (as root on Debian installs what they need)
 	@.ci/packages
-	$(BIN)/python -m pytest -n $$(( $$(getconf _NPROCESSORS_ONLN) + 1 )) --dist worksteal $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -n auto --dist worksteal $(PYTEST_ARGS)
 
 lint: $(STAMP) ## ruff and import-linter
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/lint-imports
