@@ -31,7 +31,9 @@ CLOSE_SECONDS = 5.0
 JOBS_BEFORE_RENEWAL = 1000
 CONTROL_BYTES = 64 * 1024
 #: imported by the zygote itself, once, when a job's code names them: a fork then has them for nothing
-HEAVY_PACKAGES = re.compile(r"^\s*(?:import|from)\s+(pandas|numpy|pdfplumber)\b", re.MULTILINE)
+HEAVY_PACKAGES = re.compile(r"\b(?:pandas|numpy|pdfplumber)\b")
+#: `import x, y as z`, all of it; of `from x.y import …` the x
+IMPORTS = re.compile(r"^[ \t]*(?:import[ \t]([^#\n]*)|from[ \t]+(\w+))", re.MULTILINE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -274,7 +276,8 @@ def packages_of(job: Job) -> list[str]:
         return ["pypdfium2"]
     if job.task is Task.PDF_WORDS:
         return ["pdfplumber"]
-    return sorted(set(HEAVY_PACKAGES.findall(job.code)))
+    names = " ".join(several or one for several, one in IMPORTS.findall(job.code))
+    return sorted(set(HEAVY_PACKAGES.findall(names)))
 
 
 def _parsed(data: bytes) -> Frame:

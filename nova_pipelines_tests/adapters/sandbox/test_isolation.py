@@ -174,6 +174,24 @@ def test_a_job_sees_nothing_of_the_job_before(session):
     assert outcome.result["secret"] == 0
 
 
+@pytest.mark.parametrize(
+    ("line", "at_hand"),
+    [
+        ("import pandas, pdfplumber", {"pandas", "pdfplumber"}),
+        ("import json, pdfplumber as p  # not pandas", {"pdfplumber"}),
+        ("from pdfplumber.utils import objects_to_bbox", {"pdfplumber"}),
+        ("a = 'import pandas'", set()),
+    ],
+)
+def test_heavy_packages_are_imported_before_the_fork(session, line, at_hand):
+    code = f"""
+        import sys
+        context["at_hand"] = [name for name in ("pandas", "pdfplumber") if name in sys.modules]
+        {line}
+    """
+    assert set(run(session, code).result["at_hand"]) == at_hand
+
+
 def test_sessions_have_different_uids():
     with LocalSandbox().session() as one, LocalSandbox().session() as two:
         uids = {run(session, "import os; context['uid'] = os.getuid()").result["uid"] for session in (one, two)}

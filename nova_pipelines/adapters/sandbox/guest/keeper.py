@@ -18,6 +18,8 @@ from .gauge import INTERVAL_SECONDS, Gauge
 from .job import child
 
 PR_SET_PDEATHSIG, PR_SET_DUMPABLE, PR_SET_CHILD_SUBREAPER, PR_SET_NO_NEW_PRIVS = 1, 4, 36, 38
+#: opened once: in a fork it would touch eighty pages, each of which is copied then
+LIBC = ctypes.CDLL(None, use_errno=True)
 
 
 def spawn(fds: list[int], folder: str) -> int:
@@ -125,10 +127,10 @@ def descendants() -> list[int]:
 def drop_capabilities() -> None:
     """All sets of capset(2): a change of uid leaves the inheritable one as it was."""
     header, none = struct.pack("=Ii", 0x20080522, 0), bytes(24)
-    if ctypes.CDLL(None, use_errno=True).capset(header, none) != 0:
+    if LIBC.capset(header, none) != 0:
         raise OSError(ctypes.get_errno(), "capset failed")
 
 
 def prctl(option: int, value: int) -> None:
-    if sys.platform == "linux" and ctypes.CDLL(None, use_errno=True).prctl(option, value, 0, 0, 0) != 0:
+    if sys.platform == "linux" and LIBC.prctl(option, value, 0, 0, 0) != 0:
         raise OSError(ctypes.get_errno(), f"prctl({option}, {value}) failed")
