@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from nova_pipelines.cli.live import ask_status
+from nova_pipelines.cli.processes import Family, ProgramDied
 from nova_pipelines.cli.up import free_port
 from nova_pipelines_tests.cli.conftest import PROGRAM, Nova, arithmetic
 
@@ -152,6 +153,7 @@ def test_no_orphan_while_a_run_is_at_work(up: Up, tmp_path: Path, number: signal
     up.gone()
 
 
+@pytest.mark.storm
 def test_if_one_dies_the_others_are_stopped(up: Up):
     (daemon,) = [pid for pid, line in processes_of(up.nova.home).items() if "keeper" not in line and "_daemon" in line]
 
@@ -161,6 +163,18 @@ def test_if_one_dies_the_others_are_stopped(up: Up):
     assert "daemon ended by itself with exit code 137; its last lines were:" in up.said()
     assert str(up.nova.home / "logs" / "daemon.log") in up.said()
     up.gone()
+
+
+def test_a_program_that_ends_is_named_with_its_last_words(tmp_path: Path):
+    family = Family(tmp_path, dict(os.environ))
+    family.start("fax")
+
+    family.programs["fax"].wait(START_SECONDS)
+    with pytest.raises(ProgramDied, match=r"fax ended by itself with exit code 2; its last lines were:\n.*fax") as died:
+        family.check()
+
+    assert str(tmp_path / "fax.log") in str(died.value.remedy)
+    assert family.stop() == []
 
 
 def test_a_port_in_use(nova: Nova):
