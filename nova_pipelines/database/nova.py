@@ -127,7 +127,8 @@ class Credential(NovaBase):
     kind: Mapped[str] = mapped_column(String(10))
     label: Mapped[str] = mapped_column(String(100), default="default")
     is_primary: Mapped[bool] = mapped_column(default=True)
-    #: email: imap_host imap_port imap_tls smtp_host smtp_port smtp_tls address user folder ca_file;
+    #: email: imap_host imap_port imap_tls smtp_host smtp_port smtp_tls address user folder ca_file authserv_id
+    #: authserv_hops;
     #: database: url without its password
     settings: Mapped[dict[str, Any]] = mapped_column(default=dict)
     #: Fernet token of a JSON object ({"password": …})
@@ -186,7 +187,7 @@ class Message(NovaBase):
     subject: Mapped[str | None] = mapped_column(Text)
     sent_at: Mapped[datetime | None]
     size: Mapped[int | None]
-    #: what a context gets of the mail (intake.mail_fields)
+    #: what a context gets of the mail (mail_download.mail_fields)
     mail: Mapped[dict[str, Any] | None]
     #: seen → stored → assigned; or duplicate, quarantined, gone (removed from the server before it was read)
     status: Mapped[str] = mapped_column(String(12), default="seen")
