@@ -38,6 +38,7 @@ _MIME_ENTITY = re.compile(rb"\s*(?:content-type|mime-version|content-transfer-en
 _PGP = re.compile(rb"^-----BEGIN PGP MESSAGE-----", re.MULTILINE)
 #: archives that are only recognised
 _CLOSED_ARCHIVES = {b"Rar!\x1a\x07": "RAR", b"7z\xbc\xaf\x27\x1c": "7z", b"\x1f\x8b\x08": "gzip", b"BZh": "bzip2"}
+_WRAPPERS = (zip_files.SIGNATURE, tnef.SIGNATURE, *_CLOSED_ARCHIVES)
 _ZIP_FAULTS = (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, ValueError, OSError)
 
 
@@ -59,8 +60,9 @@ class Leaf:
 
     @property
     def is_pdf(self) -> bool:
-        # in a body that speaks of PDF the magic may stand anywhere
-        return self.head.lstrip().startswith(b"%PDF-") if self.is_body else is_pdf(self.head)
+        # in a body that speaks of PDF the magic may stand anywhere, and in a forwarded mail too
+        text = self.is_body or self.filename.lower().endswith(".eml")
+        return self.head.lstrip().startswith(b"%PDF-") if text else is_pdf(self.head)
 
     @property
     def shown(self) -> str:
@@ -85,8 +87,10 @@ def find_parts(file: IO[bytes], size: int, scratch: Scratch) -> Found:
 
 
 def is_pdf(content: bytes) -> bool:
-    """PDF 32000-1, note 13 of annex H: a reader accepts the header within the first 1024 bytes."""
-    return b"%PDF-" in content[:HEAD_BYTES]
+    """PDF 32000-1, note 13 of annex H: a reader accepts the header within the first 1024 bytes. But there it also
+    stands in what holds a small PDF as it is: an archive, an envelope."""
+    head = content[:HEAD_BYTES]
+    return b"%PDF-" in head and not head.startswith(_WRAPPERS) and cms.cms_kind(head) is None
 
 
 class _Search:
@@ -209,11 +213,10 @@ def _is_pgp(leaf: Leaf) -> bool:
 
 def _is_interesting(head: bytes, name: str) -> bool:
     """Whether a file of an archive may be or hold an invoice."""
-    magics = (zip_files.SIGNATURE, tnef.SIGNATURE, *_CLOSED_ARCHIVES)
     endings = (".eml", ".pgp", ".gpg")
     return (
         is_pdf(head)
-        or head.startswith(magics)
+        or head.startswith(_WRAPPERS)
         or name.lower().endswith(endings)
         or cms.cms_kind(head) is not None
         or _PGP.search(head) is not None

@@ -12,11 +12,12 @@ from dataclasses import dataclass
 from typing import IO
 
 SIGNATURE = struct.pack("<I", 0x223E9F78)
-MAX_ATTRIBUTES = 10_000
+MAX_ATTRIBUTES = 2_000
 _HEADER = struct.Struct("<BII")  # level, attribute, length
 _RENDERING, _TITLE, _DATA, _PROPERTIES = 0x00069002, 0x00018010, 0x0006800F, 0x00069005
-_LONG_FILENAME, _DATA_OBJECT = 0x3707, 0x3701
-_MAX_PROPERTIES = 4 * 1024 * 1024
+_LONG_FILENAME, _DATA_VALUE = 0x3707, 0x3701
+_UNICODE, _OBJECT, _SEVERAL = 0x001F, 0x000D, 0x1000
+_MAX_VALUES = 500  # of one attachment; some 20 are usual
 #: bytes of a value by its MAPI type; what is not here has a length of its own
 _FIXED = {0x0002: 4, 0x0003: 4, 0x0004: 4, 0x000A: 4, 0x000B: 4}
 _FIXED |= dict.fromkeys((0x0005, 0x0006, 0x0007, 0x0014, 0x0040), 8) | {0x0048: 16}
@@ -76,49 +77,59 @@ def _note(current: TnefFile, file: IO[bytes], attribute: int, start: int, end: i
     elif attribute == _DATA:
         current.start, current.end = start, end
     elif attribute == _PROPERTIES:
-        for name, value_start, value_end, kind in _values(file.read(min(end - start, _MAX_PROPERTIES))):
+        for name, kind, value_start, value_end in _values(file, start, end):
             if name == _LONG_FILENAME:
-                file.seek(start + value_start)
+                file.seek(value_start)
                 raw = file.read(min(value_end - value_start, 2048))
-                current.name = _text(raw, "utf-16-le" if kind == 0x001F else "cp1252") or current.name
-            elif name == _DATA_OBJECT and current.end == 0 and kind == 0x000D:
-                current.start, current.end = start + value_start + 16, start + value_end  # after an interface's id
+                current.name = _text(raw, "utf-16-le" if kind == _UNICODE else "cp1252") or current.name
+            elif name == _DATA_VALUE and current.end == 0 and value_end <= end:
+                # an object is another TNEF file, after the id of an interface
+                current.start, current.end = value_start + (16 if kind == _OBJECT else 0), value_end
 
 
-def _values(block: bytes) -> Iterator[tuple[int, int, int, int]]:
-    """Of each property ([MS-OXTNEF] 2.1.3.4) with a length of its own: id, from, to, type.
+def _values(file: IO[bytes], start: int, end: int) -> Iterator[tuple[int, int, int, int]]:
+    """Of each property ([MS-OXTNEF] 2.1.3.4) with a length of its own: id, type, from, to.
 
-    Stops without a word at what it cannot read: names are a comfort, files are found without them.
+    Stops without a word at what it cannot read: there is no document behind it that could be told from noise.
     """
-    position = 4
+    position, left = start + 4, _MAX_VALUES
     try:
-        for _ in range(min(struct.unpack_from("<I", block, 0)[0], 1000)):
-            kind, name = struct.unpack_from("<HH", block, position)
+        for _ in range(min(_number(file, start), _MAX_VALUES)):
+            word = _number(file, position)
+            kind, name = word & 0xFFFF, word >> 16
             position += 4
             if name >= 0x8000:
-                position = _after_name(block, position)
+                position = _after_name(file, position)
             values = 1
-            if kind & 0x1000 or kind in _COUNTED:
-                values = struct.unpack_from("<I", block, position)[0]
+            if kind & _SEVERAL or kind in _COUNTED:
+                values = _number(file, position)
                 position += 4
-            base = kind & ~0x1000
+            base = kind & ~_SEVERAL
             if base in _FIXED:
                 position += _FIXED[base] * values
-            elif base in _COUNTED and values <= 1000:
-                for _ in range(values):
-                    length = struct.unpack_from("<I", block, position)[0]
-                    position += 4
-                    yield name, position, position + length, base
-                    position += length + -length % 4
-            else:
+                continue
+            left -= values
+            if base not in _COUNTED or left < 0:
+                return
+            for _ in range(values):
+                length = _number(file, position)
+                position += 4
+                yield name, base, position, position + length
+                position += length + -length % 4
+            if position > end:
                 return
     except struct.error:
         return
 
 
-def _after_name(block: bytes, position: int) -> int:
+def _number(file: IO[bytes], position: int) -> int:
+    file.seek(position)
+    return struct.unpack("<I", file.read(4))[0]
+
+
+def _after_name(file: IO[bytes], position: int) -> int:
     """Past the name of a property that has one: a GUID and a number, or a GUID and a text."""
-    kind, length = struct.unpack_from("<II", block, position + 16)
+    kind, length = _number(file, position + 16), _number(file, position + 20)
     return position + 24 + (length + -length % 4 if kind == 1 else 0)
 
 
