@@ -258,6 +258,21 @@ def test_a_mail_that_is_too_big_is_refused_before_it_is_read(mail_user, monkeypa
     assert len(pieces) == 1
 
 
+def test_of_a_mail_of_200_mb_nothing_is_downloaded():
+    """The server says so with the headers; it would have to be asked for any of the body."""
+    size = 200 * 1024 * 1024
+    heard: list[str] = []
+    head = f"* 1 FETCH (UID 5 RFC822.SIZE {size} BODY[HEADER.FIELDS (SUBJECT)]<0> {{17}}\r\nSubject: huge\r\n\r\n)"
+    with odd_server({"SELECT": SELECTED, "FETCH": head}, heard) as port, Mailbox(plain(port)) as mailbox:
+        mailbox.select("INBOX")
+        header = mailbox.headers([5])[5]
+        asked = len(heard)
+        with pytest.raises(PermanentError, match=f"has {size} bytes, more than the 52428800 allowed") as refused:
+            read(mailbox, 5, size=header.size, max_bytes=52_428_800)
+        assert len(heard) == asked
+    assert "NOVA_MAX_MAIL_BYTES" in str(refused.value)
+
+
 def test_a_vanished_mail_is_none(mailbox, mail_user):
     uid, other = mail_user.deliver_all([mail(1), mail(2)])
     mailbox.ping()
@@ -302,6 +317,38 @@ def test_mark_seen_is_read_back_and_expunges_nothing(mail_user):
         assert not mailbox.mark_seen(gone)
         assert not mailbox.mark_seen(4711)
     assert mail_user.flags() == {uid: {r"\Seen"}, deleted: {r"\Deleted"}}
+
+
+def test_a_keyword_is_kept_and_read_back(mail_user):
+    """Trap 9: STORE answers OK for a mail that vanished."""
+    uid, gone = mail_user.deliver_all([mail(1), mail(2)])
+    with Mailbox(config(mail_user)) as mailbox:
+        mailbox.select("INBOX")
+        mail_user.remove(gone)
+        assert mailbox.add_keyword(uid, "$NovaDone")
+        assert mailbox.add_keyword(uid, "$NovaDone")
+        assert not mailbox.add_keyword(gone, "$NovaDone")
+        assert not mailbox.add_keyword(4711, "$NovaDone")
+    assert mail_user.flags() == {uid: {"$NovaDone"}}
+
+
+def test_a_keyword_that_the_server_would_drop_is_refused(mail_user):
+    """Trap 10: without `\\*` among the permanent flags; and a server that says it keeps it, and does not."""
+    mail_user.create_folder("Shared")
+    uid = mail_user.deliver(mail(), folder="Shared")
+    (mail_user.home / "Maildir" / ".Shared" / "dovecot-acl").write_text("owner lrs\n")
+    with Mailbox(config(mail_user)) as mailbox:
+        mailbox.select("Shared")
+        with pytest.raises(
+            PermanentError, match="does not keep the keyword NovaDone in the folder 'Shared'"
+        ) as refused:
+            mailbox.add_keyword(uid, "NovaDone")
+        assert "PERMANENTFLAGS" in str(refused.value)
+        mailbox.ping()
+    selected = f"{SELECTED}\r\n* OK [PERMANENTFLAGS (\\Seen NovaDone)] limited"
+    answers = {"SELECT": selected, "STORE": "", "FETCH": "* 1 FETCH (UID 5 FLAGS (\\Seen))"}
+    with odd_mailbox(answers) as mailbox, pytest.raises(PermanentError, match="does not have it after STORE"):
+        mailbox.add_keyword(5, "novadone")
 
 
 def test_move_takes_one_mail_and_expunges_no_other(mail_user):
@@ -562,6 +609,31 @@ def test_a_server_that_ignores_partial_fetch_is_found_out(monkeypatch):
 def test_a_server_without_uidvalidity_is_refused():
     with pytest.raises(ConfigurationError, match="UIDVALIDITY"), odd_mailbox({"SELECT": "* 1 EXISTS"}):
         pass
+
+
+def test_gmail_gives_its_own_identity_and_labels():
+    """A scripted server: no other server than Google's has X-GM-EXT-1."""
+    head = b"Subject: x\r\n\r\n"
+    fetch = (
+        '* 1 FETCH (X-GM-MSGID 1278455344230334865 X-GM-LABELS ("\\\\Inbox" "Muy (\\"importante\\")" &AOE-reas {3}\r\n'
+        f"a]b) UID 5 RFC822.SIZE 10 BODY[HEADER.FIELDS (SUBJECT)]<0> {{{len(head)}}}\r\n{head.decode()})"
+    )
+    heard: list[str] = []
+    answers = {"SELECT": SELECTED, "FETCH": fetch, "CAPABILITY": "* CAPABILITY IMAP4rev1 X-GM-EXT-1"}
+    with odd_server(answers, heard) as port, Mailbox(plain(port)) as mailbox:
+        mailbox.select("INBOX")
+        header = mailbox.headers([5])[5]
+    assert (header.provider_id, header.subject, header.size) == ("gmail:1278455344230334865", "x", 10)
+    assert header.labels == ("\\Inbox", 'Muy ("importante")', "áreas", "a]b")
+    assert any("X-GM-MSGID X-GM-LABELS" in line for line in heard)
+
+
+def test_of_other_servers_nothing_of_gmail_is_asked(mail_user):
+    uid = mail_user.deliver(mail())
+    with Mailbox(config(mail_user)) as mailbox:
+        mailbox.select("INBOX")
+        header = mailbox.headers([uid])[uid]
+    assert (header.provider_id, header.labels) == (None, ())
 
 
 def test_headers_that_one_answer_left_out_are_fetched_singly():
