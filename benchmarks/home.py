@@ -20,7 +20,7 @@ from nova_pipelines.database.nova import Credential, Message, MessageDocument
 from nova_pipelines.database.workflows import publish
 from nova_pipelines.demo.pdfs import InvoiceSpec, Line, Party, draw_invoice
 from nova_pipelines.nodes.assignment import make_executions
-from nova_pipelines.nodes.intake import mail_fields
+from nova_pipelines.nodes.mail_download import mail_fields
 from nova_pipelines.nodes.registry import read_definition
 from nova_pipelines.nodes.services import Services
 from nova_pipelines.nodes.wiring import build_services

@@ -69,7 +69,7 @@ class Settings(BaseSettings):
     #: a folder or a URL that UPath understands; may carry credentials
     nova_documents_url: SecretStr | None = None
     nova_max_batch: int = Field(50, ge=1, le=1000)
-    nova_max_mail_bytes: int = Field(26_214_400, ge=1024)
+    nova_max_mail_bytes: int = Field(52_428_800, ge=1024)
     nova_retry_delay_seconds: float = Field(10, ge=0, le=3600)
     nova_max_retries: int = Field(3, ge=0, le=20)
     nova_run_max_seconds: int = Field(3600, ge=1)

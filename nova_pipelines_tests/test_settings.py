@@ -41,7 +41,7 @@ def test_defaults(environment, tmp_path):
     assert settings.sandbox == "local"
     assert settings.secret_keys == []
     assert (settings.port, settings.log_level, settings.nova_max_batch) == (3000, "INFO", 50)
-    assert (settings.nova_max_mail_bytes, settings.nova_run_max_seconds) == (26214400, 3600)
+    assert (settings.nova_max_mail_bytes, settings.nova_run_max_seconds) == (52428800, 3600)
     assert (settings.nova_retry_delay_seconds, settings.nova_max_retries) == (10, 3)
     assert (settings.gmail_imap, settings.gmail_smtp) == (("imap.gmail.com", 993), ("smtp.gmail.com", 587))
     assert list(tmp_path.iterdir()) == []  # nothing is made

@@ -14,6 +14,7 @@ _RECORD_START = re.compile(rb"\d+ \(")
 UID = re.compile(rb"\bUID (\d+)")
 SIZE = re.compile(rb"\bRFC822\.SIZE (\d+)")
 FLAGS = re.compile(rb"\bFLAGS \(([^)]*)\)")
+_LITERAL = re.compile(rb" ?\{\d+\}$")
 _SHORT_BODY = re.compile(rb'\bBODY\[[^\]]*\](?:<\d+>)? "((?:[^"\\]|\\.)*)"', re.DOTALL)
 
 
@@ -44,9 +45,19 @@ def records(data: Sequence[Any]) -> Iterator[Fetched]:
             record = Fetched()
         if record:
             record.text += text
-            record.body = part[1] if isinstance(part, tuple) else record.body
+            if isinstance(part, tuple):
+                _take_literal(record, part[1])
     if record:
         yield _finished(record)
+
+
+def _take_literal(record: Fetched, literal: bytes) -> None:
+    """A literal after `BODY[…]` or `BODY[…]<0>` is the body; any other is text, such as one of Gmail's labels."""
+    before = _LITERAL.sub(b"", record.text)
+    if before.endswith((b"]", b">")):
+        record.body = literal
+    else:
+        record.text = before + b' "' + re.sub(rb'(["\\])', rb"\\\1", literal) + b'"'
 
 
 def _finished(record: Fetched) -> Fetched:

@@ -11,15 +11,46 @@ import hashlib
 import os
 import re
 import secrets
+import shutil
 import tempfile
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
+from typing import IO, cast
 
 from upath import UPath
 
 from nova_pipelines.domain.errors import ConfigurationError, NotFound, PermanentError, TransientError
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
+#: the folder, within a store that is one, of documents that are being written
+_INCOMING = ".incoming"
+_ABANDONED_SECONDS = 24 * 3600
+
+
+class Incoming:
+    """A document on its way into a store. `file` may also be read; only `write` adds to it."""
+
+    def __init__(
+        self, file: IO[bytes], path: Path | None, access: Callable[[str], AbstractContextManager[None]]
+    ) -> None:
+        self.file, self.path, self.size = file, path, 0
+        self._access = access
+        self._digest = hashlib.sha256()
+
+    def write(self, piece: bytes) -> None:
+        """Raises TransientError when the disk is full."""
+        with self._access("write"):
+            self.file.seek(self.size)
+            self.file.write(piece)
+            self.file.flush()
+        self.size += len(piece)
+        self._digest.update(piece)
+
+    @property
+    def sha256(self) -> str:
+        return self._digest.hexdigest()
 
 
 class DocumentStore:
@@ -40,20 +71,54 @@ class DocumentStore:
         local = path.protocol in ("", "file", "local")
         self._folder: Path | None = Path(path.path).absolute() if local else None
         self._root: UPath | Path = self._folder or path
+        self._swept = False
 
     def __repr__(self) -> str:
         return f"DocumentStore({self.shown!r})"
 
     def put(self, content: bytes) -> str:
-        """Stores the bytes and returns their SHA-256 in hex. Storing the same again changes nothing.
+        """Stores the bytes and returns their SHA-256 in hex. Raises as `keep`."""
+        with self.incoming() as document:
+            document.write(content)
+            return self.keep(document)
 
-        Raises TransientError (full disk, network) and ConfigurationError (no permission). A document that
-        exists but is damaged is replaced.
-        """
-        sha256 = hashlib.sha256(content).hexdigest()
+    def put_pieces(self, pieces: Iterable[bytes]) -> tuple[str, int]:
+        """Stores what comes in pieces, never whole in memory: SHA-256 in hex and size. Raises as `keep`."""
+        with self.incoming() as document:
+            for piece in pieces:
+                document.write(piece)
+            return self.keep(document), document.size
+
+    @contextlib.contextmanager
+    def incoming(self) -> Iterator[Incoming]:
+        """A document that is being written: in a file of its own on the store's own disk where that is a folder,
+        so that `keep` only renames it. What is not kept is gone at the end of the `with`."""
         with self._access("write"):
-            if self._read(sha256) != content:
-                self._write(sha256, content)
+            if self._folder:
+                folder = self._folder / _INCOMING
+                folder.mkdir(parents=True, exist_ok=True)
+                self._sweep(folder)
+                made = tempfile.NamedTemporaryFile(dir=folder, delete=False)  # noqa: SIM115 # closed below
+            else:
+                made = tempfile.TemporaryFile()  # noqa: SIM115 # closed below
+        path = Path(made.name) if self._folder else None
+        try:
+            with made:
+                yield Incoming(made, path, self._access)
+        finally:
+            if path:
+                path.unlink(missing_ok=True)
+
+    def keep(self, document: Incoming) -> str:
+        """Puts an incoming document under its SHA-256, which is returned. Keeping the same again changes nothing.
+
+        Raises TransientError (full disk, network) and ConfigurationError (no permission). A document that exists
+        but is damaged is replaced.
+        """
+        sha256 = document.sha256
+        with self._access("write"):
+            if self._hash_of(sha256) != sha256:
+                self._write(sha256, document)
         return sha256
 
     def get(self, sha256: str) -> bytes:
@@ -109,13 +174,42 @@ class DocumentStore:
         except FileNotFoundError:
             return None
 
-    def _write(self, sha256: str, content: bytes) -> None:
+    def _hash_of(self, sha256: str) -> str | None:
+        """What the document that lies under a hash really has for one; None: there is none."""
+        try:
+            digest = hashlib.sha256()
+            with self._path(sha256).open("rb") as file:
+                while piece := file.read(256 * 1024):
+                    digest.update(piece)
+            return digest.hexdigest()
+        except FileNotFoundError:
+            return None
+
+    def _write(self, sha256: str, document: Incoming) -> None:
         path = self._path(sha256)
-        if isinstance(path, Path):
-            _write_atomically(path, content)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if isinstance(path, Path) and document.path:
+            # under the final name there is at any moment nothing or the whole, also after a loss of power
+            document.file.flush()
+            os.fsync(document.file.fileno())
+            document.path.replace(path)
+            # the entries of all three folders: they may be new as well
+            for folder in (path.parent, path.parent.parent, path.parent.parent.parent):
+                _sync_folder(folder)
         else:  # object stores show an object only when it is complete
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_bytes(content)
+            document.file.seek(0)
+            with path.open("wb") as target:
+                shutil.copyfileobj(document.file, cast("IO[bytes]", target), 1024 * 1024)
+
+    def _sweep(self, folder: Path) -> None:
+        """Removes, once for each store, what killed processes left half written more than a day ago."""
+        if self._swept:
+            return
+        self._swept = True
+        for left in folder.iterdir():
+            with contextlib.suppress(FileNotFoundError):  # somebody else's, who is done with it
+                if left.stat().st_mtime < time.time() - _ABANDONED_SECONDS:
+                    left.unlink()
 
     @contextlib.contextmanager
     def _access(self, doing: str) -> Iterator[None]:
@@ -131,24 +225,6 @@ class DocumentStore:
                     message, remedy="give this user write permission, or choose another folder"
                 ) from error
             raise TransientError(message, remedy="check the disk or the network; it is tried again") from error
-
-
-def _write_atomically(path: Path, content: bytes) -> None:
-    """Under the final name there is at any moment nothing or the whole, also after a loss of power."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=".incoming-", dir=path.parent)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        Path(name).replace(path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
-    # the entries of all three folders: they may be new as well
-    for folder in (path.parent, path.parent.parent, path.parent.parent.parent):
-        _sync_folder(folder)
 
 
 def _sync_folder(folder: Path) -> None:

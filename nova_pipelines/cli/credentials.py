@@ -55,6 +55,12 @@ def set_(
     address: Annotated[str | None, typer.Option(help="Address to send from. [default: the user]")] = None,
     folder: Annotated[str | None, typer.Option(help="Folder that doctor tries. [default: INBOX]")] = None,
     ca_file: Annotated[str | None, typer.Option(help="Certificate of the servers' authority (PEM).")] = None,
+    authserv_id: Annotated[
+        str | None, typer.Option(help="Whose Authentication-Results show that a sender is genuine (docs/mail.md).")
+    ] = None,
+    authserv_hops: Annotated[
+        int | None, typer.Option(min=0, max=20, help="Received lines of the provider above them. [default: 0]")
+    ] = None,
     url: Annotated[str | None, typer.Option(help="database: its URL, without a password.")] = None,
     password_stdin: Annotated[bool, typer.Option("--password-stdin", help="Read the password from stdin.")] = False,
     password_env: Annotated[
@@ -81,6 +87,8 @@ def set_(
         "address": address,
         "folder": folder,
         "ca_file": ca_file and os.path.abspath(os.path.expanduser(ca_file)),  # noqa: PTH100, PTH111 - as a text
+        "authserv_id": authserv_id,
+        "authserv_hops": authserv_hops,
         "url": url,
     }
     given = {name: value for name, value in given.items() if value is not None}

@@ -21,7 +21,7 @@ Kind = Literal["email", "database"]
 SETTINGS: dict[str, frozenset[str]] = {
     "email": frozenset(
         {"imap_host", "imap_port", "imap_tls", "smtp_host", "smtp_port", "smtp_tls"}
-        | {"address", "user", "folder", "ca_file", "smtp_login"}
+        | {"address", "user", "folder", "ca_file", "smtp_login", "authserv_id", "authserv_hops"}
     ),
     "database": frozenset({"url"}),
 }
@@ -193,8 +193,18 @@ def _check_settings(kind: str, settings: Mapping[str, Any]) -> None:
         port = settings.get(name, 1)
         if isinstance(port, bool) or not isinstance(port, int) or not 1 <= port <= 65535:
             raise PermanentError(f"{name} is no port", remedy="give a number from 1 to 65535")
+    _check_provider(settings)
     if kind == "database":
         _check_url(settings.get("url"))
+
+
+def _check_provider(settings: Mapping[str, Any]) -> None:
+    authserv_id, hops = settings.get("authserv_id") or "", settings.get("authserv_hops") or 0
+    if not isinstance(authserv_id, str) or not re.fullmatch(r"[A-Za-z0-9._:-]{0,255}", authserv_id):
+        remedy = "copy the first word of the Authentication-Results header of a mail, such as mx.google.com"
+        raise PermanentError("authserv_id is no name of a server", remedy=remedy)
+    if isinstance(hops, bool) or not isinstance(hops, int) or not 0 <= hops <= 20:
+        raise PermanentError("authserv_hops is no number from 0 to 20", remedy="see docs/mail.md")
 
 
 def _check_url(url: Any) -> None:

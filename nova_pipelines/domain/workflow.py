@@ -6,6 +6,7 @@ The kinds of nodes are given by the registry: this module knows only `start` and
 
 from __future__ import annotations
 
+import re
 from functools import lru_cache
 from typing import Annotated, Any, ClassVar, Literal, Self
 from zoneinfo import available_timezones
@@ -127,15 +128,21 @@ class Edge(Part):
     condition: Condition | None = None
 
 
+#: an atom (RFC 9051, 9: flag-keyword) of signs that every server takes
+_KEYWORD = r"[$A-Za-z0-9_][A-Za-z0-9_.$-]{0,63}"
+
+
 def _what_then(then: str) -> str:
     if then in ("mark_as_read", "nothing") or then.removeprefix("move:").strip() not in ("", then):
         return then
-    raise ValueError("must be mark_as_read, nothing or move:<folder>")
+    if then.startswith("keyword:") and re.fullmatch(_KEYWORD, then.removeprefix("keyword:")):
+        return then
+    raise ValueError("must be mark_as_read, nothing, move:<folder> or keyword:<name>")
 
 
 Then = Annotated[
     str,
-    Field(max_length=260, json_schema_extra={"pattern": r"^(mark_as_read|nothing|move:.*\S.*)$"}),
+    Field(max_length=260, json_schema_extra={"pattern": rf"^(mark_as_read|nothing|move:.*\S.*|keyword:{_KEYWORD})$"}),
     _ONE_LINE,
     AfterValidator(_what_then),
 ]

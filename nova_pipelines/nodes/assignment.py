@@ -56,8 +56,10 @@ def make_executions(
 
 
 def units(message: Message, client: Client) -> list[int]:
-    """The ordinals of a mail's PDFs; [-1], the mail itself, if it has none or its sender may not write."""
-    if not sender_allowed(message.sender, client.sender_whitelist):
+    """The ordinals of a mail's PDFs, and -1, the mail itself, if there is something to be done about it: it has no
+    PDF, its sender may not write, or a part of it could not be opened, which may have been an invoice too."""
+    fields = message.mail or {}
+    if rejected_sender(message.sender, fields.get("verified"), client.sender_whitelist):
         return [-1]
     seen: set[str] = set()
     ordinals: list[int] = []
@@ -65,7 +67,15 @@ def units(message: Message, client: Client) -> list[int]:
         if document.is_pdf and document.sha256 not in seen:
             seen.add(document.sha256)
             ordinals.append(document.ordinal)
-    return ordinals or [-1]
+    return [*ordinals, -1] if fields.get("problems") or not ordinals else ordinals
+
+
+def rejected_sender(sender: str | None, verified: bool | None, whitelist: Sequence[str]) -> str | None:
+    """Why a mail of this sender is not processed: `sender_not_allowed`, or `sender_not_verified` where the provider
+    did not find that the mail is from whom its From says. None: it is. Without a whitelist everybody may write."""
+    if not sender_allowed(sender, whitelist):
+        return "sender_not_allowed"
+    return "sender_not_verified" if whitelist and verified is False else None
 
 
 def sender_allowed(sender: str | None, whitelist: Sequence[str]) -> bool:

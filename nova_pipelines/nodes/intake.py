@@ -8,22 +8,21 @@ Order: ledger row → raw mail in the store → documents → executions committ
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
-from sqlalchemy import select
+from sqlalchemy import func, select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
-from nova_pipelines.adapters.imap import Mailbox, MailHeader
-from nova_pipelines.adapters.mime import ParsedMail, parse_mail
-from nova_pipelines.database.nova import (
-    Credential,
-    MailFolder,
-    Message,
-    MessageDocument,
-)
+from nova_pipelines.adapters.imap import FolderState, Mailbox, MailHeader
+from nova_pipelines.adapters.mail_auth import Provider
+from nova_pipelines.database.nova import Credential, MailFolder, Message, MessageDocument
 from nova_pipelines.domain.errors import NovaError, PermanentError, TransientError
+from nova_pipelines.nodes.mail_download import StoredMail, download, provider_of
+from nova_pipelines.nodes.recognition import known_by_content, known_by_header, new_folder
 from nova_pipelines.nodes.services import Services, mailbox_config
 
 #: a mail that failed this often on its way into the store is set aside and blocks none after it
@@ -38,30 +37,41 @@ class ScanReport:
     stored: int = 0
     duplicates: int = 0
     quarantined: int = 0
+    #: mails that the search saw and that are not in the ledger yet
+    waiting: int = 0
     complete: bool = True
     errors: list[str] = field(default_factory=list)
 
 
 def scan_mailbox(
-    services: Services, credential_id: int, folder: str, *, limit: int = 200, deadline: float | None = None
+    services: Services,
+    credential_id: int,
+    folder: str,
+    *,
+    mailbox: Mailbox | None = None,
+    limit: int = 200,
+    deadline: float | None = None,
 ) -> ScanReport:
     """Brings new mails of one folder into ledger and store, oldest first.
 
-    At most `limit` mails, and none begun after `deadline` (time.monotonic). Raises TransientError or
+    At most `limit` mails, and none begun after `deadline` (time.monotonic). `mailbox`: an open connection to
+    this credential's mailbox, which stays open; None: one is opened and closed. Raises TransientError or
     CredentialError when the mailbox cannot be read; the mailbox's health is recorded either way.
     """
-    with services.databases.nova.read() as session:
-        credential = session.get_one(Credential, credential_id)
-        config = mailbox_config(credential, services.box())
     report = ScanReport()
     try:
-        with Mailbox(config) as mailbox:
-            _scan(services, mailbox, credential_id, folder, limit, deadline, report)
+        with _open(services, credential_id) if mailbox is None else nullcontext(mailbox) as opened:
+            _scan(services, opened, credential_id, folder, limit, deadline, report)
     except NovaError as error:
         _record_health(services, credential_id, str(error))
         raise
     _record_health(services, credential_id, None)
     return report
+
+
+def _open(services: Services, credential_id: int) -> Mailbox:
+    with services.databases.nova.read() as session:
+        return Mailbox(mailbox_config(session.get_one(Credential, credential_id), services.box()))
 
 
 def _scan(
@@ -73,45 +83,78 @@ def _scan(
     deadline: float | None,
     report: ScanReport,
 ) -> None:
-    state = mailbox.select(folder)
-    with services.databases.nova.session() as session:
-        first_uid = _first_uid(session, credential_id, folder, state.uidvalidity, state.uidnext)
-        known = set(
-            session.scalars(
-                select(Message.uid).where(
-                    Message.credential_id == credential_id,
-                    Message.folder == folder,
-                    Message.uidvalidity == state.uidvalidity,
-                    Message.status != "seen",
-                )
-            )
-        )
-    waiting = [uid for uid in mailbox.candidates(first_uid) if uid not in known]
-    report.complete = len(waiting) <= limit
+    state = mailbox.opened(folder)
+    first_uid, provider = _begin(services, credential_id, folder, state)
+    candidates = mailbox.candidates(first_uid)
+    with services.databases.nova.read() as session:
+        mailbox.settled |= _known(session, credential_id, folder, state.uidvalidity, candidates, mailbox.settled)
+    waiting = [uid for uid in candidates if uid not in mailbox.settled]
+    report.complete, report.waiting = len(waiting) <= limit, len(waiting)
     waiting = waiting[:limit]
     headers = mailbox.headers(waiting)
     for uid in waiting:
         if deadline is not None and time.monotonic() > deadline:
             report.complete = False
-            return
+            break
+        report.waiting -= 1
         if uid not in headers:
             continue  # it vanished: somebody moved or deleted it
         message_id = _ledger_row(services, credential_id, folder, state.uidvalidity, headers[uid], report)
-        _store(services, mailbox, message_id, uid, report)
+        if message_id is not None:
+            _store(services, mailbox, message_id, headers[uid], provider, report)
+    _raise_mark(services, credential_id, folder, state.uidvalidity, candidates)
 
 
-def _first_uid(session: Session, credential_id: int, folder: str, uidvalidity: int, uidnext: int) -> int:
-    """Where "new" begins: UIDNEXT of the first scan. After UIDVALIDITY changed: everything is looked at
-    again and known mails are recognised by Message-ID and hash."""
-    rows = session.scalars(
-        select(MailFolder).where(MailFolder.credential_id == credential_id, MailFolder.folder == folder)
-    ).all()
-    for row in rows:
-        if row.uidvalidity == uidvalidity:
-            return row.first_uid
-    first_uid = 1 if rows else uidnext
-    session.add(MailFolder(credential_id=credential_id, folder=folder, uidvalidity=uidvalidity, first_uid=first_uid))
-    return first_uid
+def _begin(services: Services, credential_id: int, folder: str, state: FolderState) -> tuple[int, Provider | None]:
+    """From which UID on mails count whether read or not, and whose word on senders counts."""
+    place = {"credential_id": credential_id, "folder": folder, "uidvalidity": state.uidvalidity}
+    with services.databases.nova.read() as session:
+        first_uid = session.scalar(select(MailFolder.first_uid).filter_by(**place))
+        provider = provider_of(session.get_one(Credential, credential_id).settings)
+    if first_uid is None:
+        with services.databases.nova.session() as session:
+            row = session.scalars(select(MailFolder).filter_by(**place)).first()
+            first_uid = (row or new_folder(session, credential_id, folder, state)).first_uid
+    return first_uid, provider
+
+
+def _known(
+    session: Session, credential_id: int, folder: str, uidvalidity: int, uids: Sequence[int], known: set[int]
+) -> set[int]:
+    """Of these UIDs (ascending) those that the ledger is done with, beyond those of which that is `known`."""
+    asked = [uid for uid in uids if uid not in known]
+    if not asked:
+        return set()
+    query = select(Message.uid).where(
+        Message.credential_id == credential_id,
+        Message.folder == folder,
+        Message.uidvalidity == uidvalidity,
+        Message.uid.between(asked[0], asked[-1]),
+        Message.status != "seen",
+    )
+    return set(session.scalars(query)).intersection(asked)
+
+
+def _raise_mark(
+    services: Services, credential_id: int, folder: str, uidvalidity: int, candidates: Sequence[int]
+) -> None:
+    """Lets the next scans begin behind the mails that are done with: up to the first that is not.
+
+    One that is missing in the ledger, or was claimed and not stored, holds the mark, so that none is skipped.
+    """
+    place = {"credential_id": credential_id, "folder": folder, "uidvalidity": uidvalidity}
+    with services.databases.nova.read() as session:
+        row_id, first_uid = session.execute(select(MailFolder.id, MailFolder.first_uid).filter_by(**place)).one()
+        recent = [uid for uid in candidates if uid >= first_uid]
+        if not recent:
+            return
+        done = _known(session, credential_id, folder, uidvalidity, recent, set())
+        claimed = select(func.min(Message.uid)).filter_by(**place, status="seen").where(Message.uid >= first_uid)
+        unsettled = [uid for uid in (session.scalar(claimed),) if uid is not None]
+    mark = min([*unsettled, *(uid for uid in recent if uid not in done), recent[-1] + 1])
+    if mark > first_uid:
+        with services.databases.nova.session() as session:
+            session.get_one(MailFolder, row_id).first_uid = mark
 
 
 def _ledger_row(
@@ -121,7 +164,8 @@ def _ledger_row(
     uidvalidity: int,
     header: MailHeader,
     report: ScanReport,
-) -> int:
+) -> int | None:
+    """Claims a mail. Returns the number of its row; None if it is a known mail at another place."""
     place = {
         "credential_id": credential_id,
         "folder": folder,
@@ -136,6 +180,7 @@ def _ledger_row(
                 **place,
                 client_id=client_id,
                 message_id=header.message_id,
+                provider_id=header.provider_id,
                 sender=header.sender,
                 subject=header.subject,
                 sent_at=header.sent_at,
@@ -148,18 +193,25 @@ def _ledger_row(
             except IntegrityError:  # another scan of this mailbox was faster
                 message = session.scalars(select(Message).filter_by(**place)).one()
         message.attempts += 1
+        twin = known_by_header(session, message, header) if message.status == "seen" else None
+        if twin is not None:
+            message.status, message.duplicate_of = "duplicate", twin
+            report.duplicates += 1
+            return None
         return message.id
 
 
-def _store(services: Services, mailbox: Mailbox, message_id: int, uid: int, report: ScanReport) -> None:
+def _store(
+    services: Services,
+    mailbox: Mailbox,
+    message_id: int,
+    header: MailHeader,
+    provider: Provider | None,
+    report: ScanReport,
+) -> None:
     """Downloads a mail and its documents into the store. One bad mail never stops those after it."""
     try:
-        raw = mailbox.fetch_raw(uid, max_bytes=services.max_mail_bytes)
-        if raw is None:
-            return
-        mail = parse_mail(raw)
-        digest = services.store.put(raw)
-        documents = [(a, services.store.put(a.content)) for a in mail.attachments]
+        stored = download(services, mailbox, header, provider)
     except PermanentError as error:
         _quarantine(services, message_id, str(error))
         report.quarantined += 1
@@ -171,71 +223,42 @@ def _store(services: Services, mailbox: Mailbox, message_id: int, uid: int, repo
             report.quarantined += 1
             return
         raise
+    if stored is None:
+        return  # it vanished
     with services.databases.nova.session() as session:
         message = session.get_one(Message, message_id, with_for_update=True)
         if message.status != "seen":
             return  # another scan of this mailbox was faster
-        _fill(message, mail, digest)
-        twin = _twin(session, message)
+        _fill(message, stored)
+        twin = known_by_content(session, message)
         if twin is not None:
             message.status, message.duplicate_of = "duplicate", twin
             report.duplicates += 1
             return
         message.status, message.error = "stored", None
-        for ordinal, (attachment, sha256) in enumerate(documents):
-            session.add(
-                MessageDocument(
-                    message_id=message.id,
-                    ordinal=ordinal,
-                    filename=attachment.filename,
-                    media_type=attachment.media_type[:100],
-                    sha256=sha256,
-                    size=len(attachment.content),
-                    is_pdf=attachment.is_pdf,
-                )
+        session.add_all(
+            MessageDocument(
+                message_id=message.id,
+                ordinal=ordinal,
+                filename=file.filename,
+                media_type=file.media_type,
+                sha256=file.sha256,
+                size=file.size,
+                is_pdf=file.is_pdf,
             )
+            for ordinal, file in enumerate(stored.files)
+        )
         report.stored += 1
 
 
-def _fill(message: Message, mail: ParsedMail, digest: str) -> None:
-    message.sha256 = digest
+def _fill(message: Message, stored: StoredMail) -> None:
+    mail = stored.parsed
+    message.sha256, message.fingerprint = stored.sha256, stored.fingerprint
     message.message_id = mail.message_id or message.message_id
     message.sender = mail.sender
     message.subject = mail.subject
     message.sent_at = mail.sent_at
-    message.mail = mail_fields(mail)
-
-
-def mail_fields(mail: ParsedMail) -> dict[str, object]:
-    """What a context gets of a mail: plain JSON, no bytes. Parsed once, on its way into the ledger."""
-    return {
-        "from": mail.sender,
-        "name": mail.sender_name,
-        "reply_to": mail.reply_to,
-        "subject": mail.subject,
-        "date": mail.sent_at.isoformat() if mail.sent_at else None,
-        "message_id": mail.message_id,
-        "text": mail.text,
-        "automatic": mail.is_auto_reply,
-    }
-
-
-def _twin(session: Session, message: Message) -> int | None:
-    """The same mail seen before in this mailbox: the same bytes, or the same Message-ID and sender."""
-    same = Message.sha256 == message.sha256
-    if message.message_id:
-        same |= (Message.message_id == message.message_id) & (Message.sender == message.sender)
-    return session.scalars(
-        select(Message.id)
-        .where(
-            Message.credential_id == message.credential_id,
-            Message.id != message.id,
-            Message.status.not_in(["seen", "duplicate", "quarantined"]),
-            same,
-        )
-        .order_by(Message.id)
-        .limit(1)
-    ).first()
+    message.mail = stored.fields
 
 
 def _quarantine(services: Services, message_id: int, error: str) -> None:

@@ -12,9 +12,9 @@ from sqlalchemy import bindparam, select
 from sqlalchemy.orm import Session
 
 from nova_pipelines.database.nova import Client, Execution, Message, MessageDocument
-from nova_pipelines.domain.errors import PermanentError
+from nova_pipelines.domain.errors import NeedsPerson, PermanentError
 from nova_pipelines.domain.workflow import Folder, Node
-from nova_pipelines.nodes.assignment import make_executions, sender_allowed
+from nova_pipelines.nodes.assignment import make_executions, rejected_sender
 from nova_pipelines.nodes.base import Item, NodeKind, Result
 from nova_pipelines.nodes.intake import scan_mailbox
 from nova_pipelines.nodes.services import Services, primary_mailbox
@@ -23,8 +23,10 @@ from nova_pipelines.nodes.services import Services, primary_mailbox
 class MailFetchNode(Node):
     """Reads the mail of the execution into `context.email`, its PDF's reference into `context.document`.
 
-    Also set: `has_pdf`, `sender_allowed`, and `rejection` (`no_pdf` or `sender_not_allowed`) where there is
-    nothing to process. A sender outside the whitelist counts as without a PDF.
+    Also set: `has_pdf`, `sender_allowed`, and `rejection` (`no_pdf`, `sender_not_allowed` or
+    `sender_not_verified`) where there is nothing to process. A sender outside the whitelist, or one whose
+    address may be forged, counts as without a PDF. A mail of which a part could not be opened (encrypted, a
+    damaged archive) goes to a person.
     """
 
     type: Literal["mail_fetch"]
@@ -45,8 +47,21 @@ def run(node: MailFetchNode, item: Item, services: Services) -> Result:
     if mail is None:
         raise PermanentError(f"the mail of execution {item.execution_id} is no longer in the ledger")
     context = item.context | mail_context(services, mail)
+    _refuse_unopened(context)
     facts = {"from": context["email"]["from"], "subject": str(context["email"]["subject"])[:80]}
     return Result(context=context, metadata=facts)
+
+
+def _refuse_unopened(context: dict[str, Any]) -> None:
+    """What could not be opened may be an invoice: "no PDF was attached" would be wrong."""
+    problems = context["email"].get("problems")
+    if problems and context.get("rejection") == "no_pdf":
+        shown: dict[str, Any] = context | {"rejection": "unreadable"}
+        raise NeedsPerson(
+            f"the mail {context['email'].get('subject', '')!r} holds what could not be opened: {'; '.join(problems)}",
+            remedy="look at the mail in the mailbox; ask the sender for a plain PDF, or enter it by hand",
+            context=shown,
+        )
 
 
 #: one query for each item of a batch, built once: columns only, no objects to keep track of
@@ -116,16 +131,18 @@ def _hand_over(session: Session, new_id: int, execution_id: int) -> None:
 def mail_context(services: Services, mail: Any) -> dict[str, Any]:
     """What the context gets of a mail: plain JSON, no bytes."""
     fields = mail.mail or {}
-    allowed = sender_allowed(fields.get("from"), mail.sender_whitelist or [])
+    rejected = rejected_sender(fields.get("from"), fields.get("verified"), mail.sender_whitelist or [])
+    if rejected == "sender_not_verified":  # an answer would go to somebody who most likely wrote nothing
+        fields = fields | {"automatic": True}
     context: dict[str, Any] = {
         "client_slug": mail.slug,
         "email": fields,
         "email_processed": True,
-        "sender_allowed": allowed,
+        "sender_allowed": rejected is None,
         "has_pdf": False,
     }
-    if mail.sha256 is None or not allowed:
-        context["rejection"] = "no_pdf" if allowed else "sender_not_allowed"
+    if mail.sha256 is None or rejected:
+        context["rejection"] = rejected or "no_pdf"
         return context
     url = services.store.uri(mail.sha256)
     document = {"sha256": mail.sha256, "filename": mail.filename, "size": mail.size, "url": url}

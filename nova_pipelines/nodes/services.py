@@ -47,7 +47,7 @@ class Services:
     store: DocumentStore
     box: Callable[[], SecretBox]
     backend: Callable[[], Sandbox]
-    max_mail_bytes: int = 26_214_400
+    max_mail_bytes: int = 52_428_800
     #: seconds that a sandbox session may live
     session_seconds: float = 3_600.0
     _usage: Usage = field(default_factory=Usage, repr=False)

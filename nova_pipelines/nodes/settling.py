@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 from sqlalchemy import select
 
 from nova_pipelines.adapters.imap import Mailbox
+from nova_pipelines.database.mail_events import record_event
 from nova_pipelines.database.nova import Credential, Execution, Message
-from nova_pipelines.domain.errors import NovaError
+from nova_pipelines.domain.errors import NotFound, NovaError, PermanentError
 from nova_pipelines.nodes.services import Services, mailbox_config
+
+#: the same refusal is written down again for a person only after this time; it is tried at every tick
+_REFUSAL_KEPT = timedelta(hours=1)
+#: a server that refuses so many mails one after another refuses all
+_REFUSALS = 20
 
 
 def settle_messages(
@@ -19,38 +25,73 @@ def settle_messages(
     """Flags on the server what is done: mails whose executions are all completed. Returns how many.
 
     A mail with a failed execution, or one that waits for a person, stays as it is. What fails here is
-    repeated by the next call. Raises TransientError or CredentialError when a mailbox cannot be reached.
+    repeated by the next call, and keeps no other mail from being flagged. Raises the first error: TransientError
+    or CredentialError when a mailbox cannot be reached, PermanentError or NotFound when a server refuses.
     """
     flagged = 0
     errors: list[NovaError] = []
     for credential_id, folder, uidvalidity, messages in _done(services, workflow_id, message_ids):
+        done = list(messages)
         if then != "nothing":
-            try:
-                _flag_all(services, credential_id, folder, uidvalidity, list(messages.values()), then)
-            except NovaError as error:
-                errors.append(error)  # one mailbox that is down keeps no other from being flagged
-                continue
+            done, error = _flag_all(services, credential_id, folder, uidvalidity, messages, then)
+            errors += [error] if error else []
         with services.databases.nova.session() as session:
-            for message_id in messages:
-                session.get_one(Message, message_id).flagged_at = datetime.now(UTC)
-        flagged += len(messages)
+            for message_id in done:
+                message = session.get_one(Message, message_id)
+                message.flagged_at, message.error = datetime.now(UTC), None
+        flagged += len(done)
     if errors:
         raise errors[0]
     return flagged
 
 
 def _flag_all(
-    services: Services, credential_id: int, folder: str, uidvalidity: int, uids: list[int], then: str
-) -> None:
-    with services.databases.nova.read() as session:
-        config = mailbox_config(session.get_one(Credential, credential_id), services.box())
-    with Mailbox(config) as mailbox:
-        if mailbox.select(folder).uidvalidity != uidvalidity:
-            return  # the folder was made anew: these UIDs now mean other mails
-        for uid in uids:
-            mailbox.mark_seen(uid)
-            if then.startswith("move:"):
-                mailbox.move(uid, then.removeprefix("move:"))
+    services: Services, credential_id: int, folder: str, uidvalidity: int, messages: dict[int, int], then: str
+) -> tuple[list[int], NovaError | None]:
+    """The numbers of the mails that are flagged, or gone from the server, which is as good; and the first error."""
+    done: list[int] = []
+    refused: dict[int, NovaError] = {}
+    try:
+        with services.databases.nova.read() as session:
+            config = mailbox_config(session.get_one(Credential, credential_id), services.box())
+        with Mailbox(config) as mailbox:
+            if mailbox.select(folder).uidvalidity != uidvalidity:
+                return list(messages), None  # the folder was made anew: these UIDs now mean other mails
+            for message_id, uid in messages.items():
+                try:
+                    _flag(mailbox, uid, then)
+                    done.append(message_id)
+                except (PermanentError, NotFound) as error:
+                    refused[message_id] = error
+                    if not done and len(refused) >= _REFUSALS:
+                        break
+    except NovaError as error:
+        return done, error
+    if refused:
+        _note(services, credential_id, folder, then, refused)
+    return done, next(iter(refused.values()), None)
+
+
+def _note(services: Services, credential_id: int, folder: str, then: str, refused: dict[int, NovaError]) -> None:
+    """Where a person looks: at the mail in the ledger, and at what happened to the mailbox."""
+    first = next(iter(refused.values()))
+    with services.databases.nova.session() as session:
+        for message_id, error in refused.items():
+            session.get_one(Message, message_id).error = str(error)
+        detail = {"then": then, "error": str(first)}
+        record_event(
+            session, credential_id, "flag_refused", folder=folder, detail=detail, not_again_within=_REFUSAL_KEPT
+        )
+
+
+def _flag(mailbox: Mailbox, uid: int, then: str) -> None:
+    what, _, name = then.partition(":")
+    if what == "keyword":
+        mailbox.add_keyword(uid, name)
+        return
+    mailbox.mark_seen(uid)
+    if what == "move":
+        mailbox.move(uid, name)
 
 
 def _done(

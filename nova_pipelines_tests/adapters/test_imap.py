@@ -48,6 +48,13 @@ def plain(port: int, **changes) -> MailboxConfig:
 SECRET = "s3cret!"
 
 
+def read(mailbox: Mailbox, uid: int, *, max_bytes: int, size: int = 0) -> bytes | None:
+    """The whole mail; None if it vanished."""
+    pieces: list[bytes] = []
+    whole = mailbox.fetch(uid, pieces.append, size=size, max_bytes=max_bytes)
+    return b"".join(pieces) if whole else None
+
+
 @pytest.fixture
 def mailbox(mail_user):
     with Mailbox(config(mail_user)) as mailbox:
@@ -120,7 +127,7 @@ def test_rights_are_seen(mail_user, rights, read_only):
         assert state.read_only is read_only
         assert not state.keywords_allowed
         assert mailbox.candidates(1) == [uid]
-        assert mailbox.fetch_raw(uid, max_bytes=10_000)
+        assert read(mailbox, uid, max_bytes=10_000)
         if read_only:
             with pytest.raises(PermanentError, match="does not let mail 1 be marked as read"):
                 mailbox.mark_seen(uid)
@@ -224,7 +231,7 @@ def test_a_mail_is_read_whole_and_stays_unread(mail_user, size):
     uid = mail_user.deliver(raw)
     with Mailbox(config(mail_user)) as mailbox:
         mailbox.select("INBOX")
-        assert mailbox.fetch_raw(uid, max_bytes=len(raw)) == raw
+        assert read(mailbox, uid, max_bytes=len(raw)) == raw
     assert mail_user.flags() == {uid: set()}
 
 
@@ -235,7 +242,7 @@ def test_a_mail_whose_end_meets_that_of_a_piece(mail_user, monkeypatch, chunk):
     uid = mail_user.deliver(raw)
     with Mailbox(config(mail_user)) as mailbox:
         mailbox.select("INBOX")
-        assert mailbox.fetch_raw(uid, max_bytes=100) == raw
+        assert read(mailbox, uid, max_bytes=100) == raw
 
 
 def test_a_mail_that_is_too_big_is_refused_before_it_is_read(mail_user, monkeypatch):
@@ -246,19 +253,34 @@ def test_a_mail_that_is_too_big_is_refused_before_it_is_read(mail_user, monkeypa
     with Mailbox(config(mail_user)) as mailbox:
         mailbox.select("INBOX")
         with pytest.raises(PermanentError, match="more than the 2000000 allowed"):
-            mailbox.fetch_raw(uid, max_bytes=2_000_000)
+            read(mailbox, uid, max_bytes=2_000_000)
         mailbox.ping()
     assert len(pieces) == 1
+
+
+def test_of_a_mail_of_200_mb_nothing_is_downloaded():
+    """The server says so with the headers; it would have to be asked for any of the body."""
+    size = 200 * 1024 * 1024
+    heard: list[str] = []
+    head = f"* 1 FETCH (UID 5 RFC822.SIZE {size} BODY[HEADER.FIELDS (SUBJECT)]<0> {{17}}\r\nSubject: huge\r\n\r\n)"
+    with odd_server({"SELECT": SELECTED, "FETCH": head}, heard) as port, Mailbox(plain(port)) as mailbox:
+        mailbox.select("INBOX")
+        header = mailbox.headers([5])[5]
+        asked = len(heard)
+        with pytest.raises(PermanentError, match=f"has {size} bytes, more than the 52428800 allowed") as refused:
+            read(mailbox, 5, size=header.size, max_bytes=52_428_800)
+        assert len(heard) == asked
+    assert "NOVA_MAX_MAIL_BYTES" in str(refused.value)
 
 
 def test_a_vanished_mail_is_none(mailbox, mail_user):
     uid, other = mail_user.deliver_all([mail(1), mail(2)])
     mailbox.ping()
     mail_user.remove(uid)
-    assert mailbox.fetch_raw(uid, max_bytes=10_000) is None  # gone, and the session was not told yet
-    assert mailbox.fetch_raw(uid, max_bytes=10_000) is None
-    assert mailbox.fetch_raw(4711, max_bytes=10_000) is None
-    assert mailbox.fetch_raw(other, max_bytes=10_000)
+    assert read(mailbox, uid, max_bytes=10_000) is None  # gone, and the session was not told yet
+    assert read(mailbox, uid, max_bytes=10_000) is None
+    assert read(mailbox, 4711, max_bytes=10_000) is None
+    assert read(mailbox, other, max_bytes=10_000)
 
 
 def test_a_mail_that_vanishes_while_it_is_read_is_none(mail_user, monkeypatch):
@@ -275,7 +297,7 @@ def test_a_mail_that_vanishes_while_it_is_read_is_none(mail_user, monkeypatch):
     with Mailbox(config(mail_user)) as mailbox:
         mailbox.select("INBOX")
         # Dovecot may still hold the open file: then the mail is whole, else it is gone; never a part of it
-        raw = mailbox.fetch_raw(uid, max_bytes=10_000_000)
+        raw = read(mailbox, uid, max_bytes=10_000_000)
     assert raw is None or len(raw) > 2_500_000
 
 
@@ -295,6 +317,38 @@ def test_mark_seen_is_read_back_and_expunges_nothing(mail_user):
         assert not mailbox.mark_seen(gone)
         assert not mailbox.mark_seen(4711)
     assert mail_user.flags() == {uid: {r"\Seen"}, deleted: {r"\Deleted"}}
+
+
+def test_a_keyword_is_kept_and_read_back(mail_user):
+    """Trap 9: STORE answers OK for a mail that vanished."""
+    uid, gone = mail_user.deliver_all([mail(1), mail(2)])
+    with Mailbox(config(mail_user)) as mailbox:
+        mailbox.select("INBOX")
+        mail_user.remove(gone)
+        assert mailbox.add_keyword(uid, "$NovaDone")
+        assert mailbox.add_keyword(uid, "$NovaDone")
+        assert not mailbox.add_keyword(gone, "$NovaDone")
+        assert not mailbox.add_keyword(4711, "$NovaDone")
+    assert mail_user.flags() == {uid: {"$NovaDone"}}
+
+
+def test_a_keyword_that_the_server_would_drop_is_refused(mail_user):
+    """Trap 10: without `\\*` among the permanent flags; and a server that says it keeps it, and does not."""
+    mail_user.create_folder("Shared")
+    uid = mail_user.deliver(mail(), folder="Shared")
+    (mail_user.home / "Maildir" / ".Shared" / "dovecot-acl").write_text("owner lrs\n")
+    with Mailbox(config(mail_user)) as mailbox:
+        mailbox.select("Shared")
+        with pytest.raises(
+            PermanentError, match="does not keep the keyword NovaDone in the folder 'Shared'"
+        ) as refused:
+            mailbox.add_keyword(uid, "NovaDone")
+        assert "PERMANENTFLAGS" in str(refused.value)
+        mailbox.ping()
+    selected = f"{SELECTED}\r\n* OK [PERMANENTFLAGS (\\Seen NovaDone)] limited"
+    answers = {"SELECT": selected, "STORE": "", "FETCH": "* 1 FETCH (UID 5 FLAGS (\\Seen))"}
+    with odd_mailbox(answers) as mailbox, pytest.raises(PermanentError, match="does not have it after STORE"):
+        mailbox.add_keyword(5, "novadone")
 
 
 def test_move_takes_one_mail_and_expunges_no_other(mail_user):
@@ -524,7 +578,7 @@ def test_what_is_no_imap_server(greeting):
 )
 def test_all_shapes_of_an_answer(fetch, expected):
     with odd_mailbox({"FETCH": fetch}) as mailbox:
-        assert mailbox.fetch_raw(5, max_bytes=100) == expected
+        assert read(mailbox, 5, max_bytes=100) == expected
 
 
 @pytest.mark.parametrize("fetch", ["", "* 1 FETCH (UID 5 BODY[]<0> NIL)", "* 1 FETCH (UID 5 FLAGS ())"])
@@ -533,14 +587,14 @@ def test_no_content_for_a_mail_that_is_there_is_no_vanished_mail(fetch):
     with odd_mailbox(answers) as mailbox:
         for _ in range(2):  # the connection stays in use: the next mail may be whole
             with pytest.raises(TransientError, match="still there"):
-                mailbox.fetch_raw(5, max_bytes=100)
+                read(mailbox, 5, max_bytes=100)
 
 
 @pytest.mark.parametrize("size", ["9" * 30, "9" * 5000])
 def test_an_impossible_size_is_no_crash(size):
     with odd_mailbox({"FETCH": f"* 1 FETCH (UID 5 BODY[]<0> {{{size}}}"}) as mailbox:
         with pytest.raises(TransientError, match="not IMAP"):
-            mailbox.fetch_raw(5, max_bytes=100)
+            read(mailbox, 5, max_bytes=100)
         with pytest.raises(TransientError, match="not open"):
             mailbox.ping()
 
@@ -549,12 +603,37 @@ def test_a_server_that_ignores_partial_fetch_is_found_out(monkeypatch):
     monkeypatch.setattr(imap, "CHUNK_BYTES", 2)
     fetch = "* 1 FETCH (UID 5 RFC822.SIZE 3 BODY[] {3}\r\nabc)"
     with odd_mailbox({"FETCH": fetch}) as mailbox, pytest.raises(PermanentError, match="partial FETCH"):
-        mailbox.fetch_raw(5, max_bytes=100)
+        read(mailbox, 5, max_bytes=100)
 
 
 def test_a_server_without_uidvalidity_is_refused():
     with pytest.raises(ConfigurationError, match="UIDVALIDITY"), odd_mailbox({"SELECT": "* 1 EXISTS"}):
         pass
+
+
+def test_gmail_gives_its_own_identity_and_labels():
+    """A scripted server: no other server than Google's has X-GM-EXT-1."""
+    head = b"Subject: x\r\n\r\n"
+    fetch = (
+        '* 1 FETCH (X-GM-MSGID 1278455344230334865 X-GM-LABELS ("\\\\Inbox" "Muy (\\"importante\\")" &AOE-reas {3}\r\n'
+        f"a]b) UID 5 RFC822.SIZE 10 BODY[HEADER.FIELDS (SUBJECT)]<0> {{{len(head)}}}\r\n{head.decode()})"
+    )
+    heard: list[str] = []
+    answers = {"SELECT": SELECTED, "FETCH": fetch, "CAPABILITY": "* CAPABILITY IMAP4rev1 X-GM-EXT-1"}
+    with odd_server(answers, heard) as port, Mailbox(plain(port)) as mailbox:
+        mailbox.select("INBOX")
+        header = mailbox.headers([5])[5]
+    assert (header.provider_id, header.subject, header.size) == ("gmail:1278455344230334865", "x", 10)
+    assert header.labels == ("\\Inbox", 'Muy ("importante")', "áreas", "a]b")
+    assert any("X-GM-MSGID X-GM-LABELS" in line for line in heard)
+
+
+def test_of_other_servers_nothing_of_gmail_is_asked(mail_user):
+    uid = mail_user.deliver(mail())
+    with Mailbox(config(mail_user)) as mailbox:
+        mailbox.select("INBOX")
+        header = mailbox.headers([uid])[uid]
+    assert (header.provider_id, header.labels) == (None, ())
 
 
 def test_headers_that_one_answer_left_out_are_fetched_singly():

@@ -73,6 +73,40 @@ def test_the_uri_leads_to_the_file(tmp_path):
     assert Path(unquote(urlparse(uri).path)).read_bytes() == CONTENT
 
 
+def test_what_comes_in_pieces_is_stored_as_if_it_came_whole(store):
+    pieces = [b"x" * 100_000, b"", b"y" * 100_000]
+    whole = b"".join(pieces)
+    assert store.put_pieces(iter(pieces)) == (hashlib.sha256(whole).hexdigest(), 200_000)
+    assert store.get(hashlib.sha256(whole).hexdigest()) == whole
+
+
+def test_an_incoming_document_can_be_read_before_and_after_it_is_kept(store):
+    with store.incoming() as document:
+        for piece in (CONTENT[:5], CONTENT[5:]):
+            document.write(piece)
+            document.file.seek(0)
+            assert CONTENT.startswith(document.file.read())
+        assert not store.exists(SHA256)
+        assert store.keep(document) == SHA256
+        document.file.seek(0)
+        assert document.file.read() == CONTENT
+    assert store.get(SHA256) == CONTENT
+
+
+def test_what_is_not_kept_is_gone_and_what_a_killed_process_left_too(tmp_path):
+    store = DocumentStore(str(tmp_path))
+    with store.incoming() as document:
+        document.write(CONTENT)
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
+    old, new = tmp_path / ".incoming" / "old", tmp_path / ".incoming" / "new"
+    for left in (old, new):
+        left.write_bytes(b"half")
+    os.utime(old, (0, 0))
+    DocumentStore(str(tmp_path)).put(CONTENT)
+    assert not old.exists()
+    assert new.exists()
+
+
 def test_a_relative_folder_gives_a_whole_uri(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     store = DocumentStore("documents")

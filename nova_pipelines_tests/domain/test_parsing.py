@@ -241,7 +241,7 @@ def _with(**fields) -> dict:
         (_with(trigger="daily"), "trigger: must be an object"),
         (
             _with(trigger={"mailbox": {"then": "delete"}}),
-            "trigger.mailbox.then: must be mark_as_read, nothing or move:<folder>",
+            "trigger.mailbox.then: must be mark_as_read, nothing, move:<folder> or keyword:<name>",
         ),
         (
             _with(owner="me"),

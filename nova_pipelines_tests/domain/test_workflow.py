@@ -106,12 +106,29 @@ def test_ids_may_be_words_of_any_language(node_id):
     assert StartNode.model_validate({"id": node_id, "type": "start"}).id == node_id
 
 
-@pytest.mark.parametrize("then", ["mark_as_read", "nothing", "move:Done", "move:INBOX/Done of 2024"])
+@pytest.mark.parametrize(
+    "then", ["mark_as_read", "nothing", "move:Done", "move:INBOX/Done of 2024", "keyword:$NovaDone"]
+)
 def test_what_is_done_with_a_mail(then):
     assert MailboxTrigger.model_validate({"then": then}).then == then
 
 
-@pytest.mark.parametrize("then", ["delete", "move:", "move: ", "", "move", "move:a\r\nb", 5])
+@pytest.mark.parametrize(
+    "then",
+    [
+        "delete",
+        "move:",
+        "move: ",
+        "",
+        "move",
+        "move:a\r\nb",
+        5,
+        "keyword:",
+        "keyword:a b",
+        "keyword:\\Seen",
+        "keyword:ñ",
+    ],
+)
 def test_nothing_else_is_done_with_a_mail(then):
     with pytest.raises(ValidationError):
         MailboxTrigger.model_validate({"then": then})
