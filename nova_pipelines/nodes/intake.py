@@ -8,6 +8,7 @@ Order: ledger row → raw mail in the store → documents → executions committ
 from __future__ import annotations
 
 import time
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
@@ -43,25 +44,34 @@ class ScanReport:
 
 
 def scan_mailbox(
-    services: Services, credential_id: int, folder: str, *, limit: int = 200, deadline: float | None = None
+    services: Services,
+    credential_id: int,
+    folder: str,
+    *,
+    mailbox: Mailbox | None = None,
+    limit: int = 200,
+    deadline: float | None = None,
 ) -> ScanReport:
     """Brings new mails of one folder into ledger and store, oldest first.
 
-    At most `limit` mails, and none begun after `deadline` (time.monotonic). Raises TransientError or
+    At most `limit` mails, and none begun after `deadline` (time.monotonic). `mailbox`: an open connection to
+    this credential's mailbox, which stays open; None: one is opened and closed. Raises TransientError or
     CredentialError when the mailbox cannot be read; the mailbox's health is recorded either way.
     """
-    with services.databases.nova.read() as session:
-        credential = session.get_one(Credential, credential_id)
-        config = mailbox_config(credential, services.box())
     report = ScanReport()
     try:
-        with Mailbox(config) as mailbox:
-            _scan(services, mailbox, credential_id, folder, limit, deadline, report)
+        with _open(services, credential_id) if mailbox is None else nullcontext(mailbox) as opened:
+            _scan(services, opened, credential_id, folder, limit, deadline, report)
     except NovaError as error:
         _record_health(services, credential_id, str(error))
         raise
     _record_health(services, credential_id, None)
     return report
+
+
+def _open(services: Services, credential_id: int) -> Mailbox:
+    with services.databases.nova.read() as session:
+        return Mailbox(mailbox_config(session.get_one(Credential, credential_id), services.box()))
 
 
 def _scan(
