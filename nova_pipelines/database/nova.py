@@ -26,8 +26,9 @@ from sqlalchemy.orm import Mapped, mapped_column, relationship
 from nova_pipelines.database.base import NovaBase
 from nova_pipelines.database.sandbox_tables import BreakerRow, SandboxGate, SandboxRow
 from nova_pipelines.database.types import CanonicalJSON, utc_now
+from nova_pipelines.database.watcher_tables import WatcherRow
 
-__all__ = ["BreakerRow", "NovaBase", "SandboxGate", "SandboxRow"]  # more tables of this database
+__all__ = ["BreakerRow", "NovaBase", "SandboxGate", "SandboxRow", "WatcherRow"]  # more tables of this database
 
 
 class Catalog(NovaBase):
