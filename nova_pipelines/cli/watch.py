@@ -112,7 +112,7 @@ class Program:
         from nova_pipelines.database.session import require_file
 
         require_file(self.nova)
-        log.info("watcher starts", extra={"process": os.getpid()})
+        log.info("watcher starts", extra={"pid": os.getpid()})
         self.starter.start()
         try:
             while True:
