@@ -35,9 +35,17 @@ class Counts:
 class Watcher:
     """`news(route, folder)` is called by many threads, whenever mail came into the ledger."""
 
-    def __init__(self, services: Services, policy: WatchPolicy, news: Callable[[Route, str], None]) -> None:
+    def __init__(
+        self,
+        services: Services,
+        policy: WatchPolicy,
+        news: Callable[[Route, str], None],
+        *,
+        searches: int = SEARCHES,
+        logins: int = LOGINS,
+    ) -> None:
         self._services, self._policy, self._news = services, policy, news
-        self._turns, self._doors = Turns(SEARCHES), Turns(LOGINS)
+        self._turns, self._doors = Turns(searches), Turns(logins)
         self.watches: dict[Route, Watch] = {}
         self._secrets: dict[Route, bytes] = {}
         self._left_out: set[int] = set()

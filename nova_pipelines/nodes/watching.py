@@ -81,7 +81,9 @@ class Watch(threading.Thread):
         self._stopping = threading.Event()
         self._mailbox: WatchedMailbox | None = None
         self._failures = 0
-        self._nudged = False
+        self._nudged = self._sound = False
+        #: folder → until when (time.monotonic) it is left alone
+        self._refused: dict[str, float] = {}
         #: connecting, searching, idle, polling, waiting (for the next attempt), stopped
         self.state = "connecting"
         #: time.time() of the last search that succeeded, and of the last news; the last error
@@ -120,7 +122,7 @@ class Watch(threading.Thread):
         self._bell.close()
 
     def _connected(self) -> None:
-        self.state = "connecting"
+        self.state, self._sound = "connecting", False
         with ExitStack() as stack:
             self._mailbox = mailbox = self._enter(stack)
             log.info("connected", extra={"mailbox": self.route.name})
@@ -149,8 +151,7 @@ class Watch(threading.Thread):
         """Searches and waits by turns, as long as the connection is good."""
         calm, woken = 0.0, False
         while not self._stopping.is_set():
-            reports = [self._search(mailbox, folder) for folder in self.route.folders]
-            self.searched_at, self.error = time.time(), None
+            reports = self._search_all(mailbox)
             if not all(report.complete for report in reports):
                 continue  # the next portion, after all others that wait for a turn
             calm = min(CALM_LONGEST, max(CALM_FIRST, 2 * calm)) if woken and not any(map(_brought, reports)) else 0.0
@@ -159,6 +160,22 @@ class Watch(threading.Thread):
             woken, quiet = self._wait(mailbox)
             if woken and quiet < CALM_LONGEST and calm:
                 self._bell.wait(calm)
+
+    def _search_all(self, mailbox: WatchedMailbox) -> list[ScanReport]:
+        """Searches the folders of this route. One of several that the server refuses keeps no other from being read:
+        it is left alone for a while."""
+        reports: list[ScanReport] = []
+        for folder in self.route.folders:
+            if self._refused.get(folder, 0.0) > time.monotonic():
+                continue
+            try:
+                reports.append(self._search(mailbox, folder))
+            except (PermanentError, NotFound) as error:
+                if len(self.route.folders) == 1:
+                    raise
+                self._refused[folder] = time.monotonic() + self._policy.pause(error, 1)
+                log.warning("not watched: %s", error, extra={"mailbox": self.route.name, "folder": folder})
+        return reports
 
     def _wait(self, mailbox: WatchedMailbox) -> tuple[bool, float]:
         """Waits for news, or for the next look. Returns whether the server said something, and after how long."""
@@ -185,6 +202,7 @@ class Watch(threading.Thread):
                 limit=TURN_MAILS,
                 deadline=time.monotonic() + TURN_SECONDS,
             )
+        self.searched_at, self._sound, self.error = time.time(), True, None
         if _brought(report):
             self.news_at = time.time()
             counts = {"new": report.new, "stored": report.stored, "quarantined": report.quarantined}
@@ -199,7 +217,7 @@ class Watch(threading.Thread):
         """Waits for the next attempt; a changed credential and the end cut the wait short."""
         self._failures = 1 if time.monotonic() - began > SOUND_SECONDS else self._failures + 1
         seconds = self._policy.pause(error, self._failures)
-        if self.error is None:  # a search went well before: the account is in order, the connection is not
+        if self._sound:  # a search went well before: the account is in order, the connection is not
             seconds = min(seconds, PASSING_SECONDS)
         self.error, self.state = str(error), "waiting"
         self._bell.silence()
