@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help install demo up test lint types bench crash clean constraints
+.PHONY: help install demo up test lint types bench latency crash clean constraints
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -40,6 +40,9 @@ types: $(STAMP) ## basedpyright, strict in domain and compiler
 
 bench: $(STAMP) ## CPU seconds for one invoice and for a run's start; the sandbox's milliseconds; what E2B would cost
 	$(BIN)/python -m benchmarks
+
+latency: $(STAMP) ## seconds from a mail's delivery to its row, part by part (some minutes, on a quiet machine)
+	$(BIN)/python -m benchmarks.latency
 
 crash: $(STAMP) ## the storm, which is too long for the suite: SIGKILL before and after every node, a thousand sandbox jobs
 	$(BIN)/python -m pytest -m storm $(PYTEST_ARGS)

@@ -69,10 +69,19 @@ class Settings(BaseSettings):
     #: a folder or a URL that UPath understands; may carry credentials
     nova_documents_url: SecretStr | None = None
     nova_max_batch: int = Field(50, ge=1, le=1000)
+    #: executions of one workflow and client that are asked for and not begun: a full mailbox must not fill the queue
+    nova_max_waiting: int = Field(200, ge=1, le=100_000)
     nova_max_mail_bytes: int = Field(52_428_800, ge=1024)
     nova_retry_delay_seconds: float = Field(10, ge=0, le=3600)
     nova_max_retries: int = Field(3, ge=0, le=20)
     nova_run_max_seconds: int = Field(3600, ge=1)
+
+    #: the watcher: seconds until it asks for a sign of life in IDLE (RFC 2177 wants it within 29 minutes, routers
+    #: forget connections sooner), seconds between looks at servers and folders without IDLE, and connections that it
+    #: keeps for one user of one host (Gmail allows 15, which runs and other programs share)
+    nova_watch_idle_seconds: float = Field(540, ge=1, le=1740)
+    nova_watch_poll_seconds: float = Field(15, ge=1, le=3600)
+    nova_watch_connections: int = Field(5, ge=1, le=100)
 
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"] = "INFO"
     port: int = Field(3000, ge=1, le=65535)

@@ -269,7 +269,7 @@ def work(scene: Scene) -> None:
         rows = scene.world.executions()
         return len(rows) == 7 and all(row.status in TERMINAL for row in rows)
 
-    with serving(scene.nova.home, "code", "daemon") as processes:
+    with serving(scene.nova.home, "code", "daemon", "watch") as processes:
         wait_for("the end of all executions", done, processes, lambda: states(scene))
     scene.said["command lines"] = "\n".join(sorted(seen))
     assert "dagster" in scene.said["command lines"]

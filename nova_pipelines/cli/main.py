@@ -5,7 +5,20 @@ from typing import Annotated
 
 import typer
 
-from nova_pipelines.cli import chain, client, costs, executions, invoices, run, sandbox, serve, system, up, workflow
+from nova_pipelines.cli import (
+    chain,
+    client,
+    costs,
+    executions,
+    invoices,
+    run,
+    sandbox,
+    serve,
+    system,
+    up,
+    watch,
+    workflow,
+)
 from nova_pipelines.cli.errors import EXIT_CODES, NovaGroup
 
 app = typer.Typer(
@@ -37,6 +50,7 @@ def nova(
 app.command()(system.migrate)
 app.command()(system.doctor)
 app.command()(up.up)
+app.command()(watch.watch)
 app.command()(system.demo)
 app.command()(run.run)
 app.command()(costs.costs)

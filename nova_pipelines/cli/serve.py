@@ -1,4 +1,4 @@
-"""`nova serve code|daemon|web`: the three programs of Dagster as the Procfile and `nova up` start them."""
+"""`nova serve code|daemon|web|watch`: the programs as the Procfile and `nova up` start them."""
 
 import os
 import sys
@@ -14,8 +14,8 @@ from nova_pipelines.cli.live import LOCATION
 from nova_pipelines.database.failures import folder_failure
 from nova_pipelines.settings import Settings, load_settings
 
-PROGRAMS = ("code", "daemon", "web")
-app = typer.Typer(help="Start one of Dagster's programs in the foreground.", no_args_is_help=True)
+PROGRAMS = ("code", "daemon", "web", "watch")
+app = typer.Typer(help="Start one of NOVA's programs in the foreground.", no_args_is_help=True)
 
 ParentOption = Annotated[int, typer.Option("--parent", hidden=True, help="End together with this process.")]
 
@@ -23,6 +23,8 @@ ParentOption = Annotated[int, typer.Option("--parent", hidden=True, help="End to
 def command(program: str, settings: Settings, *, host: str, port: int) -> list[str]:
     """The command line of a program. `host` and `port`: where code server or web service listen."""
     python = [sys.executable, "-m"]
+    if program == "watch":
+        return [*python, "nova_pipelines.cli.main", "watch"]
     if program == "code":
         return [
             *(*python, "dagster", "code-server", "start", "--module-name", MODULE, "--location-name", LOCATION),
@@ -66,7 +68,7 @@ def _become(program: str, *, host: str = "", port: int = 0, parent: int = 0) -> 
     """Turns this process into the keeper of the program."""
     settings = load_settings()
     prepare_dagster_home(settings)
-    if program != "code":
+    if program in ("daemon", "web"):
         write_workspace(settings)
     environment = {
         **os.environ,
@@ -106,3 +108,9 @@ def web(
 ) -> None:
     """The web service: Dagster's UI and GraphQL."""
     _become("web", host=host, port=port or load_settings().port, parent=parent)
+
+
+@app.command()
+def watch(parent: ParentOption = 0) -> None:
+    """The watcher: keeps connections to the mailboxes and has runs started when mail comes."""
+    _become("watch", parent=parent)

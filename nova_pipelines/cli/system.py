@@ -11,11 +11,14 @@ from nova_pipelines.cli.dagster_home import VARIABLE, dagster_home
 from nova_pipelines.cli.live import ask_status, dagster_url
 from nova_pipelines.cli.output import JsonFlag, emit, note, say, table
 from nova_pipelines.cli.session import open_nova
+from nova_pipelines.cli.watch import watcher_line
+from nova_pipelines.database.session import require_file
 from nova_pipelines.domain.errors import ConfigurationError, NovaError
 from nova_pipelines.settings import Settings, load_settings
 
 if TYPE_CHECKING:
     from nova_pipelines.compiler.health import Check, Finding
+    from nova_pipelines.nodes.services import Services
 
 keys_app = typer.Typer(help="The keys that encrypt stored credentials.", no_args_is_help=True)
 
@@ -69,16 +72,22 @@ def _diagnose() -> list["Finding"]:
     except NovaError:  # a document store that cannot be opened: its own check says so, the others go on
         services = build_services(settings.model_copy(update={"nova_documents_url": None}))
     with services, services.databases:
-        return run_checks([first, *service_checks(settings, services), *_dagster_checks(settings)])
+        return run_checks([first, *service_checks(settings, services), *_process_checks(settings, services)])
 
 
-def _dagster_checks(settings: Settings) -> list["Check"]:
+def _process_checks(settings: Settings, services: "Services") -> list["Check"]:
     from nova_pipelines.compiler.health import Check
 
     return [
         Check("Dagster home", lambda: _home(settings)),
         Check("Dagster", lambda: _running(settings)),
+        Check("watcher", lambda: _watching(services)),
     ]
+
+
+def _watching(services: "Services") -> str:
+    require_file(services.databases.nova)
+    return watcher_line(services.databases.nova)
 
 
 def _home(settings: Settings) -> str:

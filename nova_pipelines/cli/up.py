@@ -1,4 +1,4 @@
-"""`nova up`: code server, daemon and web UI together, from one terminal."""
+"""`nova up`: code server, daemon, web UI and watcher together, from one terminal."""
 
 import fcntl
 import os
@@ -7,6 +7,7 @@ import socket
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from typing import Annotated, TypeVar
 
 import typer
@@ -16,6 +17,7 @@ from nova_pipelines.cli.keeper import Signals
 from nova_pipelines.cli.live import DagsterStatus, UpState, ask_status, read_state, state_path, write_state
 from nova_pipelines.cli.output import note, say
 from nova_pipelines.cli.processes import Family
+from nova_pipelines.cli.session import open_nova
 from nova_pipelines.database.failures import MIGRATE
 from nova_pipelines.database.session import private_folder
 from nova_pipelines.domain.errors import ConfigurationError, TransientError
@@ -36,10 +38,13 @@ class _Stopped(Exception):
 def up(
     port: Annotated[int | None, typer.Option(help="Port of the web UI. [default: PORT, or 3000]")] = None,
     host: Annotated[str, typer.Option(help="Address of the web UI. It asks for no password.")] = "127.0.0.1",
+    no_watch: Annotated[
+        bool, typer.Option("--no-watch", help="Keep no connections to mailboxes: the sensor looks every 5 seconds.")
+    ] = False,
 ) -> None:
-    """Start code server, daemon and web UI; stop all of them on Ctrl-C.
+    """Start code server, daemon, web UI and watcher; stop all of them on Ctrl-C.
 
-    Logs are written to NOVA_HOME/logs. If one of the three ends, the others are stopped as well.
+    Logs are written to NOVA_HOME/logs. If one of them ends, the others are stopped as well.
     """
     settings = load_settings()
     _check_migrated(settings)
@@ -50,9 +55,13 @@ def up(
         code_port = free_port(CODE_HOST)
         signals = Signals(signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
         own = {"NOVA_HOME": str(settings.nova_home), "NOVA_CODE_HOST": CODE_HOST, "NOVA_CODE_PORT": str(code_port)}
+        own["NOVA_DAGSTER_URL"] = _url(host, web_port)  # whom the watcher asks for runs
         family = Family(settings.nova_home / "logs", {**os.environ, **own})
         try:
             _start(settings, family, signals, host=host, web_port=web_port, code_port=code_port)
+            if not no_watch:
+                _start_watcher(settings, family, signals)
+            _tell(settings, family, _url(host, web_port), code_port)
             while not signals.wait(_LOOK_SECONDS * 2):
                 family.check()
         except _Stopped:
@@ -81,6 +90,18 @@ def _start(settings: Settings, family: Family, signals: Signals, *, host: str, w
             remedy=f"`nova doctor` looks for the cause; the log is {family.logs / 'code.log'}",
         )
     _wait("the daemon", family, signals, lambda: _status(url, lambda found: found.daemons_alive_since(began)))
+
+
+def _start_watcher(settings: Settings, family: Family, signals: Signals) -> None:
+    from nova_pipelines.database.watchers import watching_since
+
+    began = datetime.now(UTC)
+    family.start("watch")
+    with open_nova(settings) as nova:
+        _wait("the watcher", family, signals, lambda: watching_since(nova, began))
+
+
+def _tell(settings: Settings, family: Family, url: str, code_port: int) -> None:
     home = str(prepare_dagster_home(settings))
     write_state(settings, UpState(url, os.getpid(), CODE_HOST, code_port, home))
     say(f"NOVA is up: {url}", style="bold green")

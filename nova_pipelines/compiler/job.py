@@ -19,12 +19,12 @@ from nova_pipelines.compiler.collect import collect
 from nova_pipelines.compiler.journal import Journal
 from nova_pipelines.compiler.plan import ONLY, OUTCOME, Plan, Step
 from nova_pipelines.compiler.step import StepResult, Work, run_step
+from nova_pipelines.compiler.tags import TAG_BATCH, TAG_CLIENT, TAG_VERSION, TAG_WORKFLOW
 from nova_pipelines.domain.errors import NovaError, TransientError
 from nova_pipelines.nodes.registry import KINDS
 from nova_pipelines.nodes.services import Services, ServicesFactory
 
 INPUT = "items"
-TAG_WORKFLOW, TAG_VERSION, TAG_CLIENT, TAG_BATCH = "nova/workflow", "nova/version", "nova/client", "nova/batch"
 
 START_CONFIG = {
     "executions": dg.Field([int], is_required=False, description="Numbers of the executions this run carries."),

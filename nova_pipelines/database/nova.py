@@ -27,8 +27,9 @@ from nova_pipelines.database.base import NovaBase
 from nova_pipelines.database.mail_events import MailboxEvent
 from nova_pipelines.database.sandbox_tables import BreakerRow, SandboxGate, SandboxRow
 from nova_pipelines.database.types import CanonicalJSON, utc_now
+from nova_pipelines.database.watcher_tables import WatcherRow
 
-__all__ = ["BreakerRow", "MailboxEvent", "NovaBase", "SandboxGate", "SandboxRow"]  # more tables of this database
+__all__ = ["BreakerRow", "MailboxEvent", "NovaBase", "SandboxGate", "SandboxRow", "WatcherRow"]  # more tables of it
 
 
 class Catalog(NovaBase):

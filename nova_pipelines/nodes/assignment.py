@@ -5,7 +5,7 @@ from __future__ import annotations
 import uuid
 from collections.abc import Sequence
 
-from sqlalchemy import select
+from sqlalchemy import func, select
 
 from nova_pipelines.database.nova import Client, Execution, Message, Workflow
 from nova_pipelines.nodes.services import Services
@@ -22,7 +22,8 @@ def make_executions(
 ) -> list[int]:
     """One pending execution for each document of the stored mails that this workflow has not had yet.
 
-    Returns the new executions' numbers, oldest mail first. Committed before anything is asked of Dagster.
+    Returns the new executions' numbers: the oldest mail of each client, then the next of each. Committed before
+    anything is asked of Dagster.
     """
     with services.databases.nova.session() as session:
         had = select(Execution.message_id).where(
@@ -30,6 +31,8 @@ def make_executions(
         )
         # locked: of two that look at the same time, the second one sees what the first one made
         since = session.get_one(Workflow, workflow_id, with_for_update=True).created_at
+        # the clients by turns, or one with thousands of mails would come before all mail of the others
+        turn = func.row_number().over(partition_by=Message.client_id, order_by=Message.id)
         query = (
             select(Message)
             .where(
@@ -38,7 +41,7 @@ def make_executions(
                 (Message.status == "stored") | ((Message.status == "assigned") & (Message.created_at >= since)),
                 Message.id.not_in(had),
             )
-            .order_by(Message.id)
+            .order_by(turn, Message.id)
             .limit(limit)
         )
         if client_ids is not None:

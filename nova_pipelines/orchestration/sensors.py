@@ -56,7 +56,7 @@ def mailbox_sensor(loaded: Mapping[str, Loaded], settings: Settings) -> dg.Senso
         close_orphans(services, context.instance, datetime.now(UTC))
         cursor, errors = scan_all(services, loaded, context.cursor)
         errors += _settle_all(services, loaded)
-        requests += request_runs(nova, loaded, max_batch=settings.nova_max_batch)
+        requests += request_runs(nova, loaded, max_batch=settings.nova_max_batch, max_waiting=settings.nova_max_waiting)
         for error in errors:
             context.log.error(error)
         if not requests:

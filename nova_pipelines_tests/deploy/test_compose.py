@@ -16,7 +16,7 @@ import yaml
 from nova_pipelines.settings import Settings, load_settings
 from nova_pipelines_tests.deploy.compose import FILES, ROOT, env_example, load, load_merged, variables
 
-NOVA = ("migrate", "code", "daemon", "web")
+NOVA = ("migrate", "code", "daemon", "web", "watch")
 REQUIRED = {
     "NOVA_DB_PASSWORD",
     "DAGSTER_DB_PASSWORD",
@@ -115,6 +115,13 @@ def test_urls_fit_the_roles_that_the_databases_are_made_with(services):
         assert script[host][f"{role.upper()}_PASSWORD"] == password
 
 
+def test_the_watcher_reaches_mailboxes_nova_db_and_the_web_service_and_nothing_else(services):
+    networks = set(services["watch"]["networks"])
+    assert networks == {"nova-db", "nova-dagster", "nova-outside"}
+    assert services["watch"]["environment"]["NOVA_DAGSTER_URL"] == "http://web:3000"
+    assert "nova-dagster" in services["web"]["networks"]
+
+
 def test_only_the_web_service_is_published_and_only_to_this_machine(services):
     assert {name for name, service in services.items() if service.get("ports")} == {"web"}
     assert services["web"]["ports"] == ["127.0.0.1:3000:3000"]
@@ -126,6 +133,7 @@ def test_order_of_start(services):
     assert services["code"]["depends_on"]["migrate"] == {"condition": "service_completed_successfully"}
     for name in ("daemon", "web"):
         assert services[name]["depends_on"]["code"] == {"condition": "service_healthy"}
+    assert services["watch"]["depends_on"]["migrate"] == {"condition": "service_completed_successfully"}
     assert services["migrate"]["restart"] == "no"
 
 
@@ -207,7 +215,7 @@ def test_the_procfile_starts_the_same_programs(services):
                 (line.partition(":") for line in lines)}  # fmt: skip
     assert "nova migrate" in commands.pop("release")
     assert "nova migrate" in services["migrate"]["command"][-1]
-    assert set(commands) == {"code", "daemon", "web"}
+    assert set(commands) == {"code", "daemon", "web", "watch"}
     for name, command in commands.items():
         # host and port are the only things that differ between a container and a process
         assert _program(shlex.split(command)) == _program(services[name]["command"]) == ["nova", "serve", name]

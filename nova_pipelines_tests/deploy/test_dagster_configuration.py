@@ -20,6 +20,7 @@ from nova_pipelines_tests.deploy.compose import ROOT, env_example, load
 HERE = {"containers": ROOT / "deploy", "processes": ROOT / "deploy/process"}
 #: set in the image, or of no use to a run
 NOT_FOR_RUNS = {"NOVA_HOME", "PORT", "REDIS_URL", "NOVA_CODE_HOST", "NOVA_CODE_PORT", "NOVA_DAGSTER_URL", "NOVA_DEBUG"}
+NOT_FOR_RUNS |= {"NOVA_MAX_WAITING", "NOVA_WATCH_IDLE_SECONDS", "NOVA_WATCH_POLL_SECONDS", "NOVA_WATCH_CONNECTIONS"}
 
 
 def _config(folder):

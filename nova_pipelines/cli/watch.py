@@ -1,0 +1,210 @@
+"""`nova watch`: keeps IDLE connections to all mailboxes that feed a workflow, and has a run started when mail comes."""
+
+import json
+import logging
+import os
+import signal
+import socket
+import sys
+import time
+import uuid
+from datetime import UTC, datetime
+from typing import Annotated, Any
+
+import typer
+
+from nova_pipelines.cli.keeper import Signals
+from nova_pipelines.cli.live import dagster_url
+from nova_pipelines.cli.output import JsonFlag, emit, moment, say
+from nova_pipelines.cli.session import open_nova
+from nova_pipelines.database.session import Database
+from nova_pipelines.domain.errors import NovaError, TransientError
+from nova_pipelines.settings import Settings, load_settings
+
+log = logging.getLogger("nova.watch")
+
+#: seconds between looks at what is to be watched, and until all connections are closed at the end
+LOOK_SECONDS, STOP_SECONDS = 1.0, 1.5
+_PLAIN = set(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
+
+
+def watch(
+    check: Annotated[
+        bool, typer.Option("--check", help="Start nothing: say whether a watcher is alive (exit code 1: none is).")
+    ] = False,
+    as_json: JsonFlag = False,
+) -> None:
+    """Watch all mailboxes and have runs started within seconds. Ends on Ctrl-C. The log goes to stderr, in JSON.
+
+    Without it the mailbox sensor finds the mail, some seconds later.
+    """
+    settings = load_settings()
+    if check:
+        _check(settings, as_json)
+        return
+    _log_to_stderr(settings)
+    signals = Signals(signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    try:
+        Program(settings).run(signals)
+    finally:
+        signals.close()
+
+
+def watcher_line(nova: Database) -> str:
+    """What `nova doctor` says of the watcher. Raises TransientError when it died."""
+    from nova_pipelines.database.watchers import living_watchers
+
+    with nova.read() as session:
+        alive = living_watchers(session)
+    if not alive:
+        return "not running: mail is found by the mailbox sensor, within seconds; `nova up` starts it"
+    row = alive[0]
+    more = f" ({len(alive)} watchers)" if len(alive) > 1 else ""
+    failing = f", {row.failing} failing (nova mailbox status)" if row.failing else ""
+    last = f", last new mail {moment(row.news_at)} UTC" if row.news_at else ""
+    return f"alive{more}, {row.connected} of {row.mailboxes} mailboxes connected{failing}{last}"
+
+
+def _check(settings: Settings, as_json: bool) -> None:
+    with open_nova(settings) as nova:
+        line = watcher_line(nova)
+    alive = line.startswith("alive")
+    if as_json:
+        emit({"alive": alive, "watcher": line})
+    else:
+        say(line)
+    if not alive:
+        raise typer.Exit(1)
+
+
+class Program:
+    """The running watcher: connections, the thread that has runs started, and signs of life."""
+
+    def __init__(self, settings: Settings) -> None:
+        from nova_pipelines.cli.asking import ask_for_run
+        from nova_pipelines.compiler.feeds import Feeds
+        from nova_pipelines.compiler.starting import Starter
+        from nova_pipelines.nodes.watcher import Watcher
+        from nova_pipelines.nodes.watching import WatchPolicy
+        from nova_pipelines.nodes.wiring import build_services
+
+        self.settings = settings
+        self.services = build_services(settings)
+        self.nova = self.services.databases.nova
+        self.feeds = Feeds(self.nova)
+        self.starter = Starter(
+            self.services,
+            ask=lambda feed, batch: ask_for_run(dagster_url(settings), feed, batch),
+            max_batch=settings.nova_max_batch,
+            max_waiting=settings.nova_max_waiting,
+        )
+        self.watcher = Watcher(
+            self.services,
+            WatchPolicy(idle=settings.nova_watch_idle_seconds, poll=settings.nova_watch_poll_seconds),
+            lambda route, folder: self.starter.news(route.client_id, route.slug, folder),
+        )
+        self.id, self.started_at = str(uuid.uuid4()), datetime.now(UTC)
+        self._beaten = 0.0
+        self._well = True
+
+    def run(self, signals: Signals) -> None:
+        """Until a signal comes. A database that is away for a while ends nothing."""
+        from nova_pipelines.database.session import require_file
+
+        require_file(self.nova)
+        log.info("watcher starts", extra={"pid": os.getpid()})
+        self.starter.start()
+        try:
+            while True:
+                self._look()
+                if signals.wait(LOOK_SECONDS):
+                    break
+        finally:
+            self._end()
+
+    def _look(self) -> None:
+        try:
+            self.follow()
+            if time.monotonic() - self._beaten > self._beat_seconds or not self._beaten:
+                self.beat()
+            self._well = True
+        except NovaError as error:
+            if self._well:  # said once, not every second
+                log.error("databases: %s", error)
+            self._well = False
+        self.watcher.look_after()
+
+    @property
+    def _beat_seconds(self) -> float:
+        from nova_pipelines.database.watchers import BEAT_SECONDS
+
+        return BEAT_SECONDS
+
+    def follow(self) -> None:
+        """Reads which workflows live on mail and from where, and makes the connections fit."""
+        from nova_pipelines.compiler.feeds import accounts_to_watch
+        from nova_pipelines.nodes.watch_plan import plan_routes
+
+        feeds = self.feeds.read()
+        self.starter.feeds = feeds
+        accounts = accounts_to_watch(self.nova, feeds)
+        self.watcher.follow(plan_routes(accounts, connections=self.settings.nova_watch_connections))
+
+    def beat(self) -> None:
+        from nova_pipelines.database.watchers import beat
+
+        counts = self.watcher.counts()
+        with self.nova.session() as session:
+            beat(
+                session,
+                self.id,
+                place=f"{socket.gethostname()}, process {os.getpid()}"[:255],
+                started_at=self.started_at,
+                mailboxes=counts.mailboxes,
+                connected=counts.connected,
+                failing=counts.waiting,
+                searched_at=_time(counts.last_search),
+                news_at=_time(counts.last_news),
+                started_runs=self.starter.started,
+            )
+        self._beaten = time.monotonic()
+
+    def _end(self) -> None:
+        from nova_pipelines.database.watchers import farewell
+
+        self.starter.stop()
+        cut = self.watcher.stop(STOP_SECONDS)
+        try:
+            with self.nova.session() as session:
+                farewell(session, self.id)
+        except TransientError as error:  # the row grows old by itself
+            log.warning("databases: %s", error)
+        log.info("watcher ends", extra={"cut": cut})
+
+
+def _time(seconds: float | None) -> datetime | None:
+    return datetime.fromtimestamp(seconds, UTC) if seconds else None
+
+
+class JsonLines(logging.Formatter):
+    """A record as one line of JSON, with what was given as `extra`, as Dagster's own programs log."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        line: dict[str, Any] = {
+            "timestamp": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
+            "level": record.levelname.lower(),
+            "event": record.getMessage(),
+        }
+        line |= {name: value for name, value in vars(record).items() if name not in _PLAIN}
+        if record.exc_info:
+            line["exception"] = self.formatException(record.exc_info)
+        return json.dumps(line, default=str)
+
+
+def _log_to_stderr(settings: Settings) -> None:
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(JsonLines())
+    logger = logging.getLogger("nova")
+    logger.handlers[:] = [handler]
+    logger.propagate = False
+    logger.setLevel(settings.log_level)
