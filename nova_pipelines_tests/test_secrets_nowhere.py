@@ -351,9 +351,9 @@ def representations(scene: Scene) -> Iterator[str]:
     yield repr(E2BSandbox(api_key=scene.hidden.e2b, template=None))
     with services.databases.nova.read() as session:
         for client, credential in mailboxes(session):
-            for thing in (client, credential, mailbox_config(credential, services.box())):
+            for thing in (client, credential, mailbox_config(credential, services)):
                 yield repr(thing)
-            yield repr(smtp_config(credential, services.box()))
+            yield repr(smtp_config(credential, services))
     for url in (settings.database_url, settings.facturas_database_url):
         lost = Database(changed(url, database="nowhere"))
         yield f"{lost!r} {lost.engine!r} {lost.url!r}"

@@ -196,7 +196,7 @@ def _mail_checks(services: Services) -> list[Check]:
 def _imap(services: Services, credential: Credential) -> str:
     if not credential.settings.get("imap_host"):
         raise CredentialError("no IMAP host is set", remedy="set one: nova client credentials set … --imap-host HOST")
-    config = replace(mailbox_config(credential, services.box()), timeout_seconds=MAIL_SECONDS)
+    config = replace(mailbox_config(credential, services), timeout_seconds=MAIL_SECONDS)
     folder = str(credential.settings.get("folder") or "INBOX")
     with Mailbox(config) as mailbox:
         mailbox.select(folder)
@@ -204,7 +204,7 @@ def _imap(services: Services, credential: Credential) -> str:
 
 
 def _smtp(services: Services, credential: Credential) -> str:
-    config = replace(smtp_config(credential, services.box()), timeout_seconds=MAIL_SECONDS)
+    config = replace(smtp_config(credential, services), timeout_seconds=MAIL_SECONDS)
     check_smtp(config)
     return f"{config.where}, logged in"
 

@@ -52,7 +52,7 @@ def scan_mailbox(
     """
     with services.databases.nova.read() as session:
         credential = session.get_one(Credential, credential_id)
-        config = mailbox_config(credential, services.box())
+        config = mailbox_config(credential, services)
     report = ScanReport()
     try:
         with Mailbox(config) as mailbox:

@@ -43,7 +43,7 @@ def _flag_all(
     services: Services, credential_id: int, folder: str, uidvalidity: int, uids: list[int], then: str
 ) -> None:
     with services.databases.nova.read() as session:
-        config = mailbox_config(session.get_one(Credential, credential_id), services.box())
+        config = mailbox_config(session.get_one(Credential, credential_id), services)
     with Mailbox(config) as mailbox:
         if mailbox.select(folder).uidvalidity != uidvalidity:
             return  # the folder was made anew: these UIDs now mean other mails
