@@ -122,6 +122,7 @@ def environment(
             "GMAIL_APP_PASSWORD": hidden.gmail,
             "REDIS_URL": f"redis://:{hidden.redis}@127.0.0.1:1/0",
             "NOVA_RETRY_DELAY_SECONDS": "0.01",
+            "NOVA_MAIL_GIVE_UP_HOURS": "0",
             "NOVA_CODE_PORT": str(free_port("127.0.0.1")),
             "LOG_LEVEL": "DEBUG",
         }
@@ -281,7 +282,7 @@ def work(scene: Scene) -> None:
         ("failed", "extract_invoice", "failed"),
         ("failed", "look", "code failed"),
         ("failed", "no_pdf", "credentials"),
-        ("failed", "no_pdf", "transient"),
+        ("failed", "no_pdf", "failed"),
     ]
     assert len(scene.world.sink.messages) == 1
 

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from email import errors, policy
 from email.message import EmailMessage
 
+from nova_pipelines.adapters.compose import wire_address
 from nova_pipelines.adapters.connections import TlsMode, client_context, connection_failure
 from nova_pipelines.adapters.mail_headers import clean_line
 from nova_pipelines.adapters.sasl import TokenSource, login_with_token, provider_words, sasl_response
@@ -60,6 +61,7 @@ def send(config: SmtpConfig, message: EmailMessage, *, sender: str, recipients: 
     was lost after the content began to be sent, so that it may have been.
     """
     _check_addresses([sender, *recipients])
+    sender, recipients = wire_address(sender), [wire_address(recipient) for recipient in recipients]
     content, utf8 = _flattened(message, [sender, *recipients])
     with _session(config) as server:
         with _translated(config, "take the mail"):
