@@ -5,7 +5,20 @@ from typing import Annotated
 
 import typer
 
-from nova_pipelines.cli import chain, client, costs, executions, invoices, run, sandbox, serve, system, up, workflow
+from nova_pipelines.cli import (
+    chain,
+    client,
+    costs,
+    executions,
+    invoices,
+    outbox,
+    run,
+    sandbox,
+    serve,
+    system,
+    up,
+    workflow,
+)
 from nova_pipelines.cli.errors import EXIT_CODES, NovaGroup
 
 app = typer.Typer(
@@ -45,6 +58,7 @@ app.add_typer(workflow.app, name="workflow")
 app.add_typer(executions.app, name="executions")
 app.add_typer(chain.app, name="chain")
 app.add_typer(invoices.app, name="invoices")
+app.add_typer(outbox.app, name="outbox")
 app.add_typer(sandbox.app, name="sandbox")
 app.add_typer(system.keys_app, name="keys")
 app.add_typer(serve.app, name="serve", hidden=True)
