@@ -151,7 +151,9 @@ def begin_device(app: OAuthApp) -> DevicePrompt:
         raise ConfigurationError(f"{app.provider} has no device login for mail", remedy="log in by a browser")
     with _session(app) as session, _translated(app):
         answer = session.post(
-            app.url(app.endpoints.device_url), data={"client_id": app.client_id, "scope": app.endpoints.scope}
+            app.url(app.endpoints.device_url),
+            data={"client_id": app.client_id, "scope": app.endpoints.scope},
+            withhold_token=True,  # there is none yet
         )
         body = _json(app, answer)
         if "error" in body:
@@ -284,7 +286,7 @@ def _translated(app: OAuthApp) -> Iterator[None]:
         )
     else:
         return
-    raise refused
+    raise refused from None
 
 
 def _http_refusal(app: OAuthApp, code: int) -> NovaError:

@@ -196,7 +196,10 @@ def _login_by_token(config: SmtpConfig, server: smtplib.SMTP, user: str, token: 
     first, last = sasl_response(offered[0], user, token, config.host, config.port)
     reason = ""
     with _translated(config, "log in"):
-        code, reply = server.docmd("AUTH", f"{offered[0]} {base64.b64encode(first).decode()}")
+        # a token is longer than a command may be (RFC 4954 4): it goes on a line of its own
+        code, reply = server.docmd("AUTH", offered[0])
+        if code == 334:
+            code, reply = server.docmd(base64.b64encode(first).decode())
         if code == 334:  # the refusal comes as a question, which is to be answered before the server says no
             with contextlib.suppress(ValueError):
                 reason = provider_words(base64.b64decode(reply, validate=True))
