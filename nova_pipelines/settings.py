@@ -75,6 +75,12 @@ class Settings(BaseSettings):
     nova_retry_delay_seconds: float = Field(10, ge=0, le=3600)
     nova_max_retries: int = Field(3, ge=0, le=20)
     nova_run_max_seconds: int = Field(3600, ge=1)
+    #: mail out: seconds before the second try (doubled each time, up to an hour), hours until it has failed (0: at the
+    #: first temporary refusal), and answers to one address
+    nova_mail_retry_seconds: float = Field(60, ge=0, le=3600)
+    nova_mail_give_up_hours: float = Field(48, ge=0, le=720)
+    nova_mail_answers_per_hour: int = Field(10, ge=1, le=10_000)
+    nova_mail_answers_per_day: int = Field(50, ge=1, le=100_000)
 
     #: the watcher: seconds until it asks for a sign of life in IDLE (RFC 2177 wants it within 29 minutes, routers
     #: forget connections sooner), seconds between looks at servers and folders without IDLE, and connections that it

@@ -122,6 +122,7 @@ def environment(
             "GMAIL_APP_PASSWORD": hidden.gmail,
             "REDIS_URL": f"redis://:{hidden.redis}@127.0.0.1:1/0",
             "NOVA_RETRY_DELAY_SECONDS": "0.01",
+            "NOVA_MAIL_GIVE_UP_HOURS": "0",
             "NOVA_CODE_PORT": str(free_port("127.0.0.1")),
             "LOG_LEVEL": "DEBUG",
         }
@@ -281,7 +282,7 @@ def work(scene: Scene) -> None:
         ("failed", "extract_invoice", "failed"),
         ("failed", "look", "code failed"),
         ("failed", "no_pdf", "credentials"),
-        ("failed", "no_pdf", "transient"),
+        ("failed", "no_pdf", "failed"),
     ]
     assert len(scene.world.sink.messages) == 1
 
@@ -351,9 +352,9 @@ def representations(scene: Scene) -> Iterator[str]:
     yield repr(E2BSandbox(api_key=scene.hidden.e2b, template=None))
     with services.databases.nova.read() as session:
         for client, credential in mailboxes(session):
-            for thing in (client, credential, mailbox_config(credential, services.box())):
+            for thing in (client, credential, mailbox_config(credential, services)):
                 yield repr(thing)
-            yield repr(smtp_config(credential, services.box()))
+            yield repr(smtp_config(credential, services))
     for url in (settings.database_url, settings.facturas_database_url):
         lost = Database(changed(url, database="nowhere"))
         yield f"{lost!r} {lost.engine!r} {lost.url!r}"

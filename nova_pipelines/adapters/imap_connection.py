@@ -17,6 +17,7 @@ from imap_tools.errors import UnexpectedCommandStatusError
 
 from nova_pipelines.adapters.connections import TlsMode, client_context, connection_failure
 from nova_pipelines.adapters.mail_headers import clean_line
+from nova_pipelines.adapters.sasl import TokenSource, login_with_token, provider_words, sasl_response
 from nova_pipelines.domain.errors import (
     ConfigurationError,
     CredentialError,
@@ -26,7 +27,12 @@ from nova_pipelines.domain.errors import (
 )
 
 #: response codes of RFC 5530 that pass by themselves, and what Gmail says with a bare [ALERT]
-_PASSING = re.compile(r"\[(?:UNAVAILABLE|INUSE|LIMIT|SERVERBUG|THROTTLED)\b|too many|try again", re.IGNORECASE)
+#: or Microsoft when a session outlives its token: a new login mends it
+_PASSING = re.compile(
+    r"\[(?:UNAVAILABLE|INUSE|LIMIT|SERVERBUG|THROTTLED)\b|too many|try again"
+    r"|AccessTokenExpired|session invalidated|authenticated but not connected",
+    re.IGNORECASE,
+)
 _GOODBYE_SECONDS = 3.0
 
 
@@ -38,6 +44,8 @@ class MailboxConfig:
     port: int
     user: str
     password: str = field(repr=False)
+    #: a login by OAuth: takes the place of the password
+    tokens: TokenSource | None = field(default=None, repr=False, kw_only=True)
     tls: TlsMode = "ssl"
     ca_file: str | None = None
     timeout_seconds: float = 20.0
@@ -162,6 +170,9 @@ def _check(config: MailboxConfig) -> None:
 
 def _login(connection: Connection) -> None:
     config = connection.config
+    if config.tokens is not None:
+        login_with_token(config.tokens, lambda token: _authenticate(connection, token))
+        return
     plain = (config.user + config.password).isascii()
     login = connection.login if plain else connection.login_utf8
     with translated(config, "log in"):
@@ -176,6 +187,35 @@ def _login(connection: Connection) -> None:
     raise _login_refusal(config, "" if config.password in answer else answer)
 
 
+def _authenticate(connection: Connection, token: str) -> None:
+    """Logs in by a token. Raises CredentialError with what the server says of it, TransientError."""
+    config, client = connection.config, connection.client
+    offered = [name for name in ("XOAUTH2", "OAUTHBEARER") if f"AUTH={name}" in client.capabilities]
+    if not offered:
+        raise ConfigurationError(
+            f"{config.where} offers no login by OAuth (XOAUTH2) on this connection",
+            remedy="check the host, and that tls is not none; or set a password",
+        )
+    first, last = sasl_response(offered[0], config.user, token, config.host, config.port)
+    challenges: list[bytes] = []
+
+    def respond(challenge: bytes) -> bytes:
+        challenges.append(challenge)
+        return first if len(challenges) == 1 else last
+
+    with translated(config, "log in"):
+        try:
+            connection.login_result = client.authenticate(offered[0], respond)
+        except imaplib.IMAP4.abort:
+            raise
+        except imaplib.IMAP4.error as error:
+            answer = server_text(error)
+        else:
+            return
+    reason = provider_words(challenges[-1]) if len(challenges) > 1 else ""
+    raise _login_refusal(config, "" if token in answer else f"{answer} {reason}".strip())
+
+
 def _login_refusal(config: MailboxConfig, answer: str) -> NovaError:
     message = f"{config.where} refused the login of {config.user}: {answer}".rstrip(" :")
     if _PASSING.search(answer):
@@ -183,5 +223,8 @@ def _login_refusal(config: MailboxConfig, answer: str) -> NovaError:
     if "PRIVACYREQUIRED" in answer.upper():
         return ConfigurationError(message, remedy='set tls to "ssl" or "starttls"')
     return CredentialError(
-        message, remedy="check user and password; Gmail needs an app password (16 letters, without spaces)"
+        message,
+        remedy="log in again: nova client credentials set SLUG email --oauth …; and check that IMAP is allowed"
+        if config.tokens is not None
+        else "check user and password; Gmail needs an app password (16 letters, without spaces)",
     )

@@ -16,8 +16,10 @@ from dataclasses import dataclass, field
 from email import errors, policy
 from email.message import EmailMessage
 
+from nova_pipelines.adapters.compose import wire_address
 from nova_pipelines.adapters.connections import TlsMode, client_context, connection_failure
 from nova_pipelines.adapters.mail_headers import clean_line
+from nova_pipelines.adapters.sasl import TokenSource, login_with_token, provider_words, sasl_response
 from nova_pipelines.domain.errors import (
     ConfigurationError,
     CredentialError,
@@ -40,6 +42,8 @@ class SmtpConfig:
     port: int
     user: str | None = None
     password: str | None = field(default=None, repr=False)
+    #: a login by OAuth: takes the place of the password
+    tokens: TokenSource | None = field(default=None, repr=False, kw_only=True)
     tls: TlsMode = "starttls"
     ca_file: str | None = None
     timeout_seconds: float = 20.0
@@ -57,6 +61,7 @@ def send(config: SmtpConfig, message: EmailMessage, *, sender: str, recipients: 
     was lost after the content began to be sent, so that it may have been.
     """
     _check_addresses([sender, *recipients])
+    sender, recipients = wire_address(sender), [wire_address(recipient) for recipient in recipients]
     content, utf8 = _flattened(message, [sender, *recipients])
     with _session(config) as server:
         with _translated(config, "take the mail"):
@@ -116,7 +121,7 @@ def _session(config: SmtpConfig) -> Iterator[smtplib.SMTP]:
         with _translated(config, "greet"):
             _greet(config, server)
         if config.user is not None:
-            _login(config, server, config.user, config.password or "")
+            _log_in(config, server, config.user)
         yield server
     finally:
         # whatever comes after the answer that counts, the outcome is settled
@@ -154,7 +159,14 @@ def _greet(config: SmtpConfig, server: smtplib.SMTP) -> None:
     server.ehlo()
 
 
-def _login(config: SmtpConfig, server: smtplib.SMTP, user: str, password: str) -> None:
+def _log_in(config: SmtpConfig, server: smtplib.SMTP, user: str) -> None:
+    if config.tokens is not None:
+        login_with_token(config.tokens, lambda token: _login_by_token(config, server, user, token))
+    else:
+        _login_by_password(config, server, user, config.password or "")
+
+
+def _login_by_password(config: SmtpConfig, server: smtplib.SMTP, user: str, password: str) -> None:
     with _translated(config, "log in"):
         try:
             if (user + password).isascii():
@@ -168,14 +180,43 @@ def _login(config: SmtpConfig, server: smtplib.SMTP, user: str, password: str) -
             code, reply = error.smtp_code, error.smtp_error
         except smtplib.SMTPNotSupportedError:
             code, reply = 0, b"it offers no login on this connection"
-    words = _words(reply)
-    answer = "" if password and password in words else f"{code} {words}".removeprefix("0 ")
+    raise _login_refusal(
+        config, user, password, code, _words(reply),
+        remedy="check user, password and tls; Gmail needs an app password (16 letters, without spaces)",
+    )  # fmt: skip
+
+
+def _login_by_token(config: SmtpConfig, server: smtplib.SMTP, user: str, token: str) -> None:
+    offered = [name for name in ("XOAUTH2", "OAUTHBEARER") if name in server.esmtp_features.get("auth", "").upper()]
+    if not offered:
+        raise ConfigurationError(
+            f"{config.where} offers no login by OAuth (XOAUTH2) on this connection",
+            remedy="check the host, and that tls is not none; or set a password",
+        )
+    first, last = sasl_response(offered[0], user, token, config.host, config.port)
+    reason = ""
+    with _translated(config, "log in"):
+        # a token is longer than a command may be (RFC 4954 4): it goes on a line of its own
+        code, reply = server.docmd("AUTH", offered[0])
+        if code == 334:
+            code, reply = server.docmd(base64.b64encode(first).decode())
+        if code == 334:  # the refusal comes as a question, which is to be answered before the server says no
+            with contextlib.suppress(ValueError):
+                reason = provider_words(base64.b64decode(reply, validate=True))
+            code, reply = server.docmd(base64.b64encode(last).decode())
+    if code != 235:
+        raise _login_refusal(
+            config, user, token, code, f"{_words(reply)} {reason}".strip(),
+            remedy="log in again: nova client credentials set SLUG email --oauth …; and check that SMTP is allowed",
+        )  # fmt: skip
+
+
+def _login_refusal(config: SmtpConfig, user: str, secret: str, code: int, words: str, *, remedy: str) -> NovaError:
+    answer = "" if secret and secret in words else f"{code} {words}".removeprefix("0 ")
     message = f"{config.where} refused the login of {user}: {answer}"
     if 400 <= code < 500:
-        raise TransientError(message, remedy="it is tried again later")
-    raise CredentialError(
-        message, remedy="check user, password and tls; Gmail needs an app password (16 letters, without spaces)"
-    )
+        return TransientError(message, remedy="it is tried again later")
+    return CredentialError(message, remedy=remedy)
 
 
 def _envelope(
@@ -248,10 +289,21 @@ def _translated(config: SmtpConfig, doing: str) -> Iterator[None]:
         ) from error
 
 
+#: RFC 3463 and 4954, and what Microsoft (5.7.3, 5.7.57, 5.7.139) and Google (5.7.14) say of a login that is missing
+#: or not enough; a bare 5.7.1 is a matter of policy (spam, relaying), which no password mends
+_LOGIN_NEEDED = {"5.7.3", "5.7.8", "5.7.9", "5.7.11", "5.7.14", "5.7.57", "5.7.139"}
+_ENHANCED = re.compile(r"[245]\.\d{1,3}\.\d{1,3}\b")
+
+
 def _refusal(config: SmtpConfig, doing: str, code: int, reply: bytes | str) -> NovaError:
-    message = f"{config.where} refused to {doing}: {code} {_words(reply)}"
-    if code in (530, 534, 535, 538):
-        return CredentialError(message, remedy="set user and password of the mail server")
+    """The code decides what passes and what does not (RFC 5321 4.2.1), the enhanced one whether a login would help."""
+    words = _words(reply)
+    message = f"{config.where} refused to {doing}: {code} {words}"
+    enhanced = _ENHANCED.match(words)
+    if code in (530, 534, 535, 538) or (code >= 500 and enhanced is not None and enhanced.group() in _LOGIN_NEEDED):
+        return CredentialError(message, remedy="set user and password of the mail server, or log in again")
+    if code >= 500 and enhanced is not None and enhanced.group() == "5.7.60":  # Exchange
+        return CredentialError(message, remedy="allow the account to send as this address, or set --address")
     if code >= 500:
         return PermanentError(message, remedy="read the server's reason; the mail was not sent")
     return TransientError(message, remedy="it is tried again later")

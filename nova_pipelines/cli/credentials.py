@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from nova_pipelines.cli import oauth_login
 from nova_pipelines.cli.output import JsonFlag, emit, say
 from nova_pipelines.cli.session import open_nova
 from nova_pipelines.domain.errors import ConfigurationError, Conflict, NotFound
@@ -21,6 +22,11 @@ _MAX_PASSWORD = 10_000
 class Kind(StrEnum):
     email = "email"
     database = "database"
+
+
+class Provider(StrEnum):
+    microsoft = "microsoft"
+    google = "google"
 
 
 class Tls(StrEnum):
@@ -66,14 +72,31 @@ def set_(
     password_env: Annotated[
         str | None, typer.Option(metavar="NAME", help="Take the password from this environment variable.")
     ] = None,
+    oauth: Annotated[
+        Provider | None, typer.Option(help="email: log in there by OAuth, now; no password is kept.")
+    ] = None,
+    tenant: Annotated[str | None, typer.Option(help="Microsoft: the organisation's id or domain.")] = None,
+    oauth_client_id: Annotated[str | None, typer.Option(metavar="ID", help="The registered application.")] = None,
+    client_secret_env: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Take the application's secret from this environment variable.")
+    ] = None,
+    app_only: Annotated[
+        bool, typer.Option("--app-only", help="Microsoft: the application logs in by itself, with its secret.")
+    ] = False,
+    paste: Annotated[
+        bool, typer.Option("--paste", help="Google: paste the address where a browser elsewhere ended.")
+    ] = False,
+    oauth_base_url: Annotated[
+        str | None, typer.Option(metavar="URL", help="Another host of the provider, such as a national cloud's.")
+    ] = None,
     as_json: JsonFlag = False,
 ) -> None:
     """Make or change a credential. The password is asked for, or comes from stdin or the environment.
 
     For a credential that exists, what is not given stays, the password too. A first mailbox without
-    a host is the one of GMAIL_EMAIL.
+    a host is the one of GMAIL_EMAIL. With --oauth a person logs in at Microsoft or Google instead.
     """
-    from nova_pipelines.database.clients import find_client, set_credential
+    from nova_pipelines.database.clients import find_client
     from nova_pipelines.database.secrets import open_box
 
     given = {
@@ -90,6 +113,11 @@ def set_(
         "authserv_id": authserv_id,
         "authserv_hops": authserv_hops,
         "url": url,
+        "oauth": oauth and oauth.value,
+        "oauth_flow": oauth and oauth_login.flow_of(oauth.value, app_only=app_only),
+        "oauth_tenant": tenant,
+        "oauth_client_id": oauth_client_id,
+        "oauth_base_url": oauth_base_url,
     }
     given = {name: value for name, value in given.items() if value is not None}
     settings = load_settings()
@@ -99,26 +127,45 @@ def set_(
             known = _known(find_client(session, slug), kind, label)
             stored = dict(known.settings) if known else {}
         box = open_box(settings)
+        if password_stdin or password_env:
+            stored = {name: value for name, value in stored.items() if not name.startswith("oauth")}
         merged = _complete(kind, stored | given, settings)
-        secret = _password(settings, merged, password_stdin, password_env, exists=known is not None)
+        if oauth is not None:
+            before = box.decrypt(known.secret) if known and known.settings.get("oauth") else {}
+            secret = oauth_login.new_secret(merged, before, secret_env=client_secret_env, paste=paste)
+        else:
+            secret = _by_password(settings, merged, password_stdin, password_env, exists=known is not None)
         with nova.session() as session:
             client = find_client(session, slug)
-            current = _known(client, kind, label)
-            body = {"password": secret} if secret is not None else box.decrypt(current.secret) if current else {}
-            credential = set_credential(
-                session, box, client, kind.value, label, settings=merged, secret=body, primary=primary or None
-            )
-            shown = {
-                "client": client.slug,
-                "kind": kind.value,
-                "label": label,
-                "is_primary": credential.is_primary,
-                "settings": merged,
-            }
+            credential = _store(session, box, client, kind, label, merged, secret, primary)
+            shown = {"client": client.slug, "kind": kind.value, "label": label, "settings": merged}
+            shown["is_primary"] = credential.is_primary
     if as_json:
         emit(shown)
     else:
         say(f"{kind.value} credential {label} of {shown['client']} is set; `nova doctor` tries it")
+
+
+def _store(
+    session: Any,
+    box: Any,
+    client: Any,
+    kind: Kind,
+    label: str,
+    merged: dict[str, Any],
+    secret: dict[str, Any] | None,
+    primary: bool,
+) -> Any:
+    """Stores a credential; without a secret the one that is there stays."""
+    from nova_pipelines.database.clients import set_credential
+
+    current = _known(client, kind, label)
+    if current is not None:  # locked: a token that is renewed just now must not be overwritten by an older one
+        session.refresh(current, with_for_update=True)
+    body = secret if secret is not None else box.decrypt(current.secret) if current else {}
+    return set_credential(
+        session, box, client, kind.value, label, settings=merged, secret=body, primary=primary or None
+    )
 
 
 @app.command()
@@ -163,7 +210,7 @@ def _complete(kind: Kind, given: dict[str, Any], settings: Settings) -> dict[str
         if not given.get("url"):
             raise ConfigurationError("a database needs its URL", remedy="--url postgresql://user@host:5432/name")
         return given
-    mailbox = dict(given)
+    mailbox = oauth_login.with_servers(given) if given.get("oauth") else dict(given)
     if "imap_host" not in mailbox and "smtp_host" not in mailbox and settings.gmail_email:
         imap, smtp = settings.gmail_imap, settings.gmail_smtp
         mailbox = {"imap_host": imap[0], "imap_port": imap[1], "smtp_host": smtp[0], "smtp_port": smtp[1]} | mailbox
@@ -184,6 +231,15 @@ def _complete(kind: Kind, given: dict[str, Any], settings: Settings) -> dict[str
         if "@" not in str(mailbox.get("address") or mailbox["user"]):
             raise ConfigurationError(f"{mailbox['user']} is no mail address to send from", remedy="give --address")
     return mailbox
+
+
+def _by_password(
+    settings: Settings, mailbox: dict[str, Any], from_stdin: bool, variable: str | None, *, exists: bool
+) -> dict[str, Any] | None:
+    if mailbox.get("oauth"):
+        return None  # who is logged in stays so
+    password = _password(settings, mailbox, from_stdin, variable, exists=exists)
+    return {"password": password} if password is not None else None
 
 
 def _password(

@@ -11,6 +11,7 @@ from nova_pipelines.cli import (
     costs,
     executions,
     invoices,
+    outbox,
     run,
     sandbox,
     serve,
@@ -59,6 +60,7 @@ app.add_typer(workflow.app, name="workflow")
 app.add_typer(executions.app, name="executions")
 app.add_typer(chain.app, name="chain")
 app.add_typer(invoices.app, name="invoices")
+app.add_typer(outbox.app, name="outbox")
 app.add_typer(sandbox.app, name="sandbox")
 app.add_typer(system.keys_app, name="keys")
 app.add_typer(serve.app, name="serve", hidden=True)

@@ -23,8 +23,9 @@ from nova_pipelines.database.clients import credential_secret, mailboxes
 from nova_pipelines.database.failures import MIGRATE, describe
 from nova_pipelines.database.migrate import pending
 from nova_pipelines.database.nova import Client, Credential
+from nova_pipelines.database.outbox import asking, count_mails
 from nova_pipelines.database.session import Databases, require_file
-from nova_pipelines.domain.errors import ConfigurationError, CredentialError, NovaError, TransientError
+from nova_pipelines.domain.errors import ConfigurationError, CredentialError, NeedsPerson, NovaError, TransientError
 from nova_pipelines.nodes.services import Services, mailbox_config, smtp_config
 from nova_pipelines.settings import Settings
 
@@ -98,6 +99,7 @@ def service_checks(settings: Settings, services: Services) -> list[Check]:
         Check("sandbox", lambda: f"{services.backend().name}: " + "; ".join(services.backend().check())),
         *([Check("E2B breaker", lambda: _breaker(settings, databases))] if settings.sandbox == "e2b" else []),
         *_mail_checks(services),
+        Check("outbox", lambda: _outbox(databases)),
         Check("workflows", lambda: _workflows(databases)),
     ]
 
@@ -196,7 +198,7 @@ def _mail_checks(services: Services) -> list[Check]:
 def _imap(services: Services, credential: Credential) -> str:
     if not credential.settings.get("imap_host"):
         raise CredentialError("no IMAP host is set", remedy="set one: nova client credentials set … --imap-host HOST")
-    config = replace(mailbox_config(credential, services.box()), timeout_seconds=MAIL_SECONDS)
+    config = replace(mailbox_config(credential, services), timeout_seconds=MAIL_SECONDS)
     folder = str(credential.settings.get("folder") or "INBOX")
     with Mailbox(config) as mailbox:
         mailbox.select(folder)
@@ -204,9 +206,21 @@ def _imap(services: Services, credential: Credential) -> str:
 
 
 def _smtp(services: Services, credential: Credential) -> str:
-    config = replace(smtp_config(credential, services.box()), timeout_seconds=MAIL_SECONDS)
+    config = replace(smtp_config(credential, services), timeout_seconds=MAIL_SECONDS)
     check_smtp(config)
     return f"{config.where}, logged in"
+
+
+def _outbox(databases: Databases) -> str:
+    require_file(databases.nova)
+    with databases.nova.read() as session:
+        found, counts = asking(session), count_mails(session)
+    if not any(found.values()):
+        return ", ".join(f"{counts[name]} {name}" for name in ("sent", "pending", "failed") if counts[name]) or "empty"
+    told = [f"{name}: {', '.join(map(str, mails[:10]))}" for name, mails in found.items() if mails]
+    raise NeedsPerson(
+        f"mails that need a person: {'; '.join(told)}", remedy="nova outbox show N, then nova outbox resolve N"
+    )
 
 
 def _workflows(databases: Databases) -> str:

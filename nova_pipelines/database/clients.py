@@ -22,6 +22,7 @@ SETTINGS: dict[str, frozenset[str]] = {
     "email": frozenset(
         {"imap_host", "imap_port", "imap_tls", "smtp_host", "smtp_port", "smtp_tls"}
         | {"address", "user", "folder", "ca_file", "smtp_login", "authserv_id", "authserv_hops"}
+        | {"oauth", "oauth_flow", "oauth_tenant", "oauth_client_id", "oauth_base_url"}
     ),
     "database": frozenset({"url"}),
 }
@@ -196,6 +197,19 @@ def _check_settings(kind: str, settings: Mapping[str, Any]) -> None:
     _check_provider(settings)
     if kind == "database":
         _check_url(settings.get("url"))
+    if settings.get("oauth") is not None:
+        _check_oauth(settings)
+
+
+def _check_oauth(settings: Mapping[str, Any]) -> None:
+    """A login by OAuth: whose, how, and by which application."""
+    if settings["oauth"] not in ("microsoft", "google"):
+        raise PermanentError(f"{settings['oauth']!r} is no known provider", remedy="use microsoft or google")
+    if settings.get("oauth_flow") not in ("device", "browser", "app") or not settings.get("oauth_client_id"):
+        raise PermanentError("a login by OAuth needs its flow and the id of its application", remedy="set both")
+    tenant = settings.get("oauth_tenant")
+    if tenant is not None and not re.fullmatch(r"[A-Za-z0-9.-]{1,100}", str(tenant)):
+        raise PermanentError(f"{tenant!r} is no tenant", remedy="give its id or its domain, such as example.com")
 
 
 def _check_provider(settings: Mapping[str, Any]) -> None:

@@ -8,10 +8,18 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
-from sqlalchemy import ColumnElement, Select, func, select, update
+from sqlalchemy import ColumnElement, Select, func, select
 from sqlalchemy.orm import Session
 
-from nova_pipelines.database.nova import Client, Execution, Message, OutboxMail, Workflow, WorkflowVersion
+from nova_pipelines.database.nova import (
+    Client,
+    Execution,
+    Message,
+    OutboxDecision,
+    OutboxMail,
+    Workflow,
+    WorkflowVersion,
+)
 from nova_pipelines.database.types import utc_now
 from nova_pipelines.domain.errors import NotFound
 
@@ -102,12 +110,21 @@ def with_status(session: Session, status: str) -> list[int]:
     return list(session.scalars(select(Execution.id).where(Execution.status == status).order_by(Execution.id)))
 
 
-def release(session: Session, numbers: Iterable[int], *, force: bool = False, run_key: str | None = None) -> Released:
+def release(
+    session: Session,
+    numbers: Iterable[int],
+    *,
+    force: bool = False,
+    run_key: str | None = None,
+    by: str = "nova executions retry --force",
+    touch_mail: bool = True,
+) -> Released:
     """Sets executions that ended without success back to pending, so that a run takes them up where they stopped.
 
     What an execution has done stays in its chain and is not done again. An `unknown` one is released only with
     `force`, since the work it stopped at may have been done; then a mail of it that may have been sent is sent
-    again, under the same Message-ID. With `run_key` the executions are kept for the run that carries this key;
+    again, under the same Message-ID (and `by` is noted as who wanted it), unless `touch_mail` is False: then
+    somebody has decided about it already. With `run_key` the executions are kept for the run that carries this key;
     without it the mailbox sensor requests a run for them. Executions that do not exist are refused as well.
     """
     result = Released()
@@ -117,8 +134,8 @@ def release(session: Session, numbers: Iterable[int], *, force: bool = False, ru
         if row is None or reason is not None:
             result.refused.append(Refusal(number, reason or ""))
             continue
-        if row.status == "unknown":
-            _release_mail(session, row.id)
+        if row.status == "unknown" and touch_mail:
+            _release_mail(session, row.id, by)
         # a run that never comes is asked for again by the sensor, some time after `requested_at`
         row.status, row.run_id, row.requested_at = "pending", run_key, utc_now() if run_key else None
         row.error = row.failed_node = row.result = row.completed_at = row.begun_node = None
@@ -142,12 +159,13 @@ def _reason_against(row: Execution, force: bool) -> str | None:
     return None
 
 
-def _release_mail(session: Session, execution_id: int) -> None:
-    session.execute(
-        update(OutboxMail)
-        .where(OutboxMail.execution_id == execution_id, OutboxMail.status.in_(["unknown", "sending"]))
-        .values(status="pending", error=None)
+def _release_mail(session: Session, execution_id: int, by: str) -> None:
+    query = select(OutboxMail).where(
+        OutboxMail.execution_id == execution_id, OutboxMail.status.in_(["unknown", "sending"])
     )
+    for mail in session.scalars(query):
+        session.add(OutboxDecision(mail=mail, decision="resend", status_before=mail.status, decided_by=by[:200]))
+        mail.status, mail.error = "pending", None
 
 
 def close_unfinished(session: Session, run_ids: Sequence[str], reason: str) -> int:

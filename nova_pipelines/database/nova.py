@@ -25,11 +25,23 @@ from sqlalchemy.orm import Mapped, mapped_column, relationship
 
 from nova_pipelines.database.base import NovaBase
 from nova_pipelines.database.mail_events import MailboxEvent
+from nova_pipelines.database.mail_tables import OutboxDecision, OutboxMail, TokenLease
 from nova_pipelines.database.sandbox_tables import BreakerRow, SandboxGate, SandboxRow
 from nova_pipelines.database.types import CanonicalJSON, utc_now
 from nova_pipelines.database.watcher_tables import WatcherRow
 
-__all__ = ["BreakerRow", "MailboxEvent", "NovaBase", "SandboxGate", "SandboxRow", "WatcherRow"]  # more tables of it
+# more tables of this database
+__all__ = [
+    "BreakerRow",
+    "MailboxEvent",
+    "NovaBase",
+    "OutboxDecision",
+    "OutboxMail",
+    "SandboxGate",
+    "SandboxRow",
+    "TokenLease",
+    "WatcherRow",
+]
 
 
 class Catalog(NovaBase):
@@ -129,10 +141,10 @@ class Credential(NovaBase):
     label: Mapped[str] = mapped_column(String(100), default="default")
     is_primary: Mapped[bool] = mapped_column(default=True)
     #: email: imap_host imap_port imap_tls smtp_host smtp_port smtp_tls address user folder ca_file authserv_id
-    #: authserv_hops;
+    #: authserv_hops; and, for a login by OAuth, oauth oauth_flow oauth_tenant oauth_client_id oauth_base_url;
     #: database: url without its password
     settings: Mapped[dict[str, Any]] = mapped_column(default=dict)
-    #: Fernet token of a JSON object ({"password": …})
+    #: Fernet token of a JSON object ({"password": …}, or client_secret, refresh_token, access_token, expires_at)
     secret: Mapped[bytes] = mapped_column(LargeBinary)
     #: health of a mailbox: the time of the last search that succeeded, and the last error
     last_success_at: Mapped[datetime | None]
@@ -311,28 +323,4 @@ class Blob(NovaBase):
 
     sha256: Mapped[str] = mapped_column(String(64), primary_key=True)
     data: Mapped[bytes] = mapped_column(LargeBinary)  # UTF-8 JSON
-    created_at: Mapped[datetime] = mapped_column(default=utc_now)
-
-
-class OutboxMail(NovaBase):
-    """A mail that a node decided to send. The row exists before anything is sent."""
-
-    __tablename__ = "outbox"
-    __table_args__ = (UniqueConstraint("execution_id", "node_id"),)
-
-    id: Mapped[int] = mapped_column(primary_key=True)
-    execution_id: Mapped[int] = mapped_column(ForeignKey("executions.id"))
-    node_id: Mapped[str] = mapped_column(String(200))
-    #: deterministic, from (execution, node)
-    message_id: Mapped[str] = mapped_column(String(255), unique=True)
-    sender: Mapped[str] = mapped_column(Text)
-    recipient: Mapped[str] = mapped_column(Text)
-    subject: Mapped[str] = mapped_column(Text)
-    body: Mapped[str] = mapped_column(Text)
-    in_reply_to: Mapped[str | None] = mapped_column(Text)
-    #: pending → sending → sent; unknown when a crash hides what happened; failed
-    status: Mapped[str] = mapped_column(String(10), default="pending")
-    attempts: Mapped[int] = mapped_column(default=0)
-    error: Mapped[str | None] = mapped_column(Text)
-    sent_at: Mapped[datetime | None]
     created_at: Mapped[datetime] = mapped_column(default=utc_now)

@@ -71,7 +71,7 @@ def scan_mailbox(
 
 def _open(services: Services, credential_id: int) -> Mailbox:
     with services.databases.nova.read() as session:
-        return Mailbox(mailbox_config(session.get_one(Credential, credential_id), services.box()))
+        return Mailbox(mailbox_config(session.get_one(Credential, credential_id), services))
 
 
 def _scan(

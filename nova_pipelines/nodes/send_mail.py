@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from email.message import EmailMessage
-from email.utils import format_datetime
-from typing import Annotated, Any, Literal
+from datetime import timedelta
+from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, JsonValue
 from sqlalchemy import select
 
-from nova_pipelines.adapters.smtp import send
+from nova_pipelines.adapters.compose import Outgoing, compose, own_message_id
+from nova_pipelines.adapters.mail_headers import clean_line
+from nova_pipelines.adapters.smtp import SmtpConfig, send
 from nova_pipelines.database.nova import OutboxMail
-from nova_pipelines.domain.errors import NovaError, OutcomeUnknown, PermanentError, TransientError
+from nova_pipelines.database.outbox import Begun, Limit, begin, note_failure, note_sent, put_off
+from nova_pipelines.domain.errors import (
+    NeedsPerson,
+    NovaError,
+    OutcomeUnknown,
+    PermanentError,
+    TransientError,
+    Unavailable,
+)
 from nova_pipelines.domain.workflow import Node
+from nova_pipelines.nodes.answering import Answered, address_key, answered_mail
 from nova_pipelines.nodes.base import Item, NodeKind, Result
 from nova_pipelines.nodes.services import Services
 from nova_pipelines.nodes.templates import TEMPLATES, render_own, render_template
@@ -33,7 +41,8 @@ class SendMailNode(Node):
     """Sends one mail: a `template` of NOVA's, or `subject` and `body` (Jinja2 over `context`).
 
     `to` is an address (or a Jinja2 template of one); without it the sender of the mail is answered.
-    Sets `action_taken: email_sent`. Automatic mails are not answered (RFC 3834).
+    Sets `action_taken: email_sent`. Machines, lists, bounces and our own mailboxes are not answered (RFC 3834):
+    `email_not_sent`; one address gets so many answers an hour and a day, and more wait for a person: `email_held`.
     """
 
     one_of = (("template",), ("subject", "body"))
@@ -47,9 +56,12 @@ class SendMailNode(Node):
 
 @dataclass(frozen=True, slots=True)
 class Letter:
+    """`answered` is the mail that came in, where this one answers it."""
+
     recipient: str
     subject: str
     body: str
+    answered: Answered | None = None
 
 
 def run(node: SendMailNode, item: Item, services: Services) -> Result:
@@ -57,20 +69,31 @@ def run(node: SendMailNode, item: Item, services: Services) -> Result:
         raise PermanentError(
             f"node {node.id!r} has no client to write for", remedy="give one: nova run WORKFLOW --client SLUG"
         )
-    email = item.context.get("email")
-    answered = email if isinstance(email, dict) else {}
-    if node.to is None and answered.get("automatic"):
-        return Result(context=item.context | {"action_taken": "email_not_sent"}, decision="automatic mail")
+    answered = answered_mail(item, services) if node.to is None else None
+    if answered is not None and answered.refusal and not _was_written(services, node, item):
+        context = item.context | {"action_taken": "email_not_sent"}
+        return Result(context=context, decision=f"not answered: {answered.refusal}"[:200])
     letter = write(node, item, answered, services)
     config, sender = services.smtp(item.client)
-    row_id = _outbox_row(services, node, item, letter, sender, answered)
-    if _begin(services, row_id):
+    row_id = _outbox_row(services, node, item, letter, sender)
+    begun = _begin(services, row_id)
+    if begun.state == "held":
+        raise NeedsPerson(
+            f"{begun.reason}: mail {row_id} waits in the outbox",
+            remedy=f"look: nova outbox show {row_id}; then nova outbox resolve {row_id} --resend, or --drop",
+            context={**item.context, "action_taken": "email_held"},
+        )
+    if begun.state == "send":
         _send(services, row_id, config)
-    context = item.context | {"action_taken": "email_sent"}
-    return Result(context=context, metadata={"to": letter.recipient, "mail": letter.subject})
+    taken = "email_dropped" if begun.state == "dropped" else "email_sent"
+    return Result(
+        context=item.context | {"action_taken": taken},
+        decision=begun.reason[:200] or None,
+        metadata={"to": letter.recipient, "mail": letter.subject},
+    )
 
 
-def write(node: SendMailNode, item: Item, answered: dict[str, Any], services: Services) -> Letter:
+def write(node: SendMailNode, item: Item, answered: Answered | None, services: Services) -> Letter:
     """The letter for an item. Raises PermanentError when nobody can be written to or a template fails."""
     if node.template is not None:
         subject, body = render_own(node.template, item.context)
@@ -80,40 +103,39 @@ def write(node: SendMailNode, item: Item, answered: dict[str, Any], services: Se
         texts = {"subject": node.subject or "", "body": node.body or "", "to": node.to or ""}
         rendered = render_template(texts, item, services, node.timeout)
         subject, body = rendered["subject"], rendered["body"]
-    recipient = rendered["to"].strip() if node.to else answered.get("reply_to") or answered.get("from")
-    if not isinstance(recipient, str) or "@" not in recipient or any(c in recipient for c in "\r\n,;<> "):
+    recipient = answered.recipient if answered is not None else rendered["to"].strip()
+    if "@" not in recipient or any(c in recipient for c in "\r\n,;<> "):
         raise PermanentError(
             f"node {node.id!r} has nobody to write to", remedy="set `to`, or put a mail_fetch node before it"
         )
-    return Letter(recipient, " ".join(subject.split())[:250], body)
+    return Letter(recipient, clean_line(subject, 250), body, answered)
 
 
-def message_id(execution_id: int, node_id: str, sender: str) -> str:
-    """Deterministic: the same work can be recognised by the receiving side too."""
-    digest = hashlib.sha256(f"{execution_id}\x00{node_id}".encode()).hexdigest()[:16]
-    return f"<nova.{execution_id}.{digest}@{sender.rpartition('@')[2] or 'localhost'}>"
+def _was_written(services: Services, node: SendMailNode, item: Item) -> bool:
+    """Whether this mail lies in the outbox already: its fate is told there, whatever has changed since."""
+    with services.databases.nova.read() as session:
+        query = select(OutboxMail.id).filter_by(execution_id=item.execution_id, node_id=node.id)
+        return session.scalar(query) is not None
 
 
-def _outbox_row(
-    services: Services,
-    node: SendMailNode,
-    item: Item,
-    letter: Letter,
-    sender: str,
-    answered: dict[str, Any],
-) -> int:
+def _outbox_row(services: Services, node: SendMailNode, item: Item, letter: Letter, sender: str) -> int:
     with services.databases.nova.session() as session:
         row = session.scalars(select(OutboxMail).filter_by(execution_id=item.execution_id, node_id=node.id)).first()
         if row is None:
+            answered = letter.answered
             row = OutboxMail(
                 execution_id=item.execution_id,
                 node_id=node.id,
-                message_id=message_id(item.execution_id, node.id, sender),
+                message_id=own_message_id(item.execution_id, node.id, sender),
                 sender=sender,
+                sender_name=item.client.name if item.client else None,
                 recipient=letter.recipient,
+                recipient_name=answered.name if answered else None,
+                recipient_key=address_key(letter.recipient) if answered else None,
                 subject=letter.subject,
                 body=letter.body,
-                in_reply_to=answered.get("message_id"),
+                in_reply_to=answered.in_reply_to if answered else None,
+                thread=" ".join(answered.thread) if answered else None,
                 status="pending",
             )
             session.add(row)
@@ -121,58 +143,69 @@ def _outbox_row(
         return row.id
 
 
-def _begin(services: Services, row_id: int) -> bool:
-    """True: this call sends. False: it was sent before. Raises OutcomeUnknown if a crash hides which."""
+def _begin(services: Services, row_id: int) -> Begun:
+    """Whether this call sends. Raises OutcomeUnknown if a crash hides whether it was sent before."""
+    policy = services.mail_policy
+    limits = (
+        Limit(policy.per_hour, timedelta(hours=1), "hour"),
+        Limit(policy.per_day, timedelta(days=1), "24 hours"),
+    )
     with services.databases.nova.session() as session:
-        row = session.get_one(OutboxMail, row_id, with_for_update=True)
-        if row.status == "sent":
-            return False
-        if row.status in ("pending", "failed"):
-            row.status, row.attempts, row.error = "sending", row.attempts + 1, None
-            return True
-        row.status = "unknown"
-        found = row.message_id
-    raise OutcomeUnknown(
-        f"the mail {found} may have been sent before a crash",
-        remedy="look into the sent mails of the account, then mark it or retry it",
+        begun = begin(session, row_id, limits)
+    if begun.state == "unknown":
+        raise OutcomeUnknown(
+            f"mail {row_id} of the outbox may have been sent before a crash",
+            remedy=f"look: nova outbox show {row_id}; then nova outbox resolve {row_id} --sent, --resend or --drop",
+        )
+    return begun
+
+
+def _send(services: Services, row_id: int, config: SmtpConfig) -> None:
+    nova = services.databases.nova
+    with nova.read() as session:
+        mail = _outgoing(session.get_one(OutboxMail, row_id))
+    try:
+        # our own address, not <>, is the return path: a bounce comes to the mailbox, where it is known as one and
+        # is not answered (RFC 3834 4 allows both); the null sender is refused or rewritten by Microsoft and Google
+        send(config, compose(mail), sender=mail.sender, recipients=[mail.recipient])
+    except TransientError as error:
+        raise _put_off(services, row_id, error) from error
+    except NovaError as error:
+        with nova.session() as session:
+            note_failure(session, row_id, "unknown" if isinstance(error, OutcomeUnknown) else "failed", str(error))
+        raise
+    with nova.session() as session:
+        note_sent(session, row_id)
+
+
+def _put_off(services: Services, row_id: int, error: TransientError) -> NovaError:
+    """The server said "later", or is away: the execution waits, up to a bound in time."""
+    policy = services.mail_policy
+    with services.databases.nova.session() as session:
+        seconds = put_off(session, row_id, str(error), first_wait=policy.retry_seconds, give_up=policy.give_up_seconds)
+    if seconds is not None:
+        return Unavailable(error.message, after_seconds=seconds, remedy=f"`nova outbox show {row_id}` tells more")
+    hours = f"{policy.give_up_seconds / 3_600:g}"
+    return PermanentError(
+        f"the mail was not taken for {hours} h: {error.message}" if policy.give_up_seconds else error.message,
+        remedy=f"mend it, then: nova outbox resolve {row_id} --resend",
     )
 
 
-def _send(services: Services, row_id: int, config: Any) -> None:
-    with services.databases.nova.read() as session:
-        row = session.get_one(OutboxMail, row_id)
-        message, sender, recipient = _compose(row), row.sender, row.recipient
-    try:
-        send(config, message, sender=sender, recipients=[recipient])
-    except OutcomeUnknown as error:
-        _note(services, row_id, "unknown", error)
-        raise
-    except TransientError as error:
-        _note(services, row_id, "pending", error)
-        raise
-    except NovaError as error:
-        _note(services, row_id, "failed", error)
-        raise
-    _note(services, row_id, "sent", None)
-
-
-def _note(services: Services, row_id: int, status: str, error: NovaError | None) -> None:
-    with services.databases.nova.session() as session:
-        row = session.get_one(OutboxMail, row_id)
-        row.status, row.error = status, str(error) if error else None
-        row.sent_at = datetime.now(UTC) if status == "sent" else None
-
-
-def _compose(row: OutboxMail) -> EmailMessage:
-    message = EmailMessage()
-    message["From"], message["To"], message["Subject"] = row.sender, row.recipient, row.subject
-    message["Message-ID"] = row.message_id
-    message["Date"] = format_datetime(row.created_at)
-    message["Auto-Submitted"] = "auto-replied"  # RFC 3834: other machines must not answer this
-    if row.in_reply_to and row.in_reply_to.isascii() and "\n" not in row.in_reply_to:
-        message["In-Reply-To"] = message["References"] = row.in_reply_to
-    message.set_content(row.body)
-    return message
+def _outgoing(row: OutboxMail) -> Outgoing:
+    return Outgoing(
+        sender=row.sender,
+        sender_name=row.sender_name or "",
+        recipient=row.recipient,
+        recipient_name=row.recipient_name or "",
+        subject=row.subject,
+        body=row.body,
+        message_id=row.message_id,
+        date=row.created_at,
+        answer=row.in_reply_to is not None or row.recipient_key is not None,
+        in_reply_to=row.in_reply_to,
+        thread=tuple((row.thread or row.in_reply_to or "").split()),
+    )
 
 
 KIND = NodeKind(type="send_mail", model=SendMailNode, run=run, uses_sandbox=True)

@@ -20,6 +20,7 @@ from nova_pipelines.database.secrets import SecretBox
 from nova_pipelines.database.session import Databases
 from nova_pipelines.domain.errors import CredentialError
 from nova_pipelines.nodes.base import ClientView
+from nova_pipelines.nodes.tokens import MailboxTokens
 
 
 @dataclass(slots=True)
@@ -36,6 +37,17 @@ class Usage:
         self.jobs += 1
 
 
+@dataclass(frozen=True, slots=True)
+class MailPolicy:
+    """`retry_seconds`: before the second try, doubled each time up to an hour; `give_up_seconds` after the first try a
+    mail has failed. `per_hour` and `per_day`: answers to one address."""
+
+    retry_seconds: float = 60.0
+    give_up_seconds: float = 48 * 3_600.0
+    per_hour: int = 10
+    per_day: int = 50
+
+
 @dataclass
 class Services:
     """Everything a node may use. Sessions are opened when first needed and closed together.
@@ -48,6 +60,8 @@ class Services:
     box: Callable[[], SecretBox]
     backend: Callable[[], Sandbox]
     max_mail_bytes: int = 52_428_800
+    #: how mail goes out: how often and how long it is tried, how much one address is answered
+    mail_policy: MailPolicy = field(default_factory=MailPolicy)
     #: seconds that a sandbox session may live
     session_seconds: float = 3_600.0
     _usage: Usage = field(default_factory=Usage, repr=False)
@@ -88,7 +102,7 @@ class Services:
                     f"client {client.slug!r} has no mail account to send from",
                     remedy=f"set one: nova client credentials set {client.slug} email --smtp-host …",
                 )
-            return smtp_config(credential, self.box()), sender_address(credential)
+            return smtp_config(credential, self), sender_address(credential)
 
     def close(self) -> None:
         self._sessions.clear()
@@ -116,32 +130,44 @@ def sender_address(credential: Credential) -> str:
     return str(credential.settings.get("address") or credential.settings["user"])
 
 
-def mailbox_config(credential: Credential, box: SecretBox) -> MailboxConfig:
+def mailbox_config(credential: Credential, services: Services) -> MailboxConfig:
     """The IMAP account of an e-mail credential. Raises CredentialError when it cannot be decrypted."""
     settings = credential.settings
+    password, tokens = _login(credential, services)
     return MailboxConfig(
         host=settings["imap_host"],
         port=int(settings.get("imap_port", 993)),
         user=settings["user"],
-        password=str(credential_secret(box, credential)["password"]),
+        password=password,
+        tokens=tokens,
         tls=settings.get("imap_tls", "ssl"),
         ca_file=settings.get("ca_file"),
     )
 
 
-def smtp_config(credential: Credential, box: SecretBox) -> SmtpConfig:
+def smtp_config(credential: Credential, services: Services) -> SmtpConfig:
     """The SMTP account of an e-mail credential. Raises CredentialError when it cannot be decrypted."""
     settings = credential.settings
     login = settings.get("smtp_login", True)
+    password, tokens = _login(credential, services) if login else ("", None)
     return SmtpConfig(
         host=settings["smtp_host"],
         port=int(settings.get("smtp_port", 587)),
         user=settings["user"] if login else None,
-        password=str(credential_secret(box, credential)["password"]) if login else None,
+        password=password if login else None,
+        tokens=tokens,
         tls=settings.get("smtp_tls", "starttls"),
         ca_file=settings.get("ca_file"),
         timeout_seconds=30.0,
     )
+
+
+def _login(credential: Credential, services: Services) -> tuple[str, MailboxTokens | None]:
+    """The password of a mailbox, or the source of its tokens: they are asked for when a connection logs in."""
+    if credential.settings.get("oauth"):
+        user = str(credential.settings["user"])
+        return "", MailboxTokens(services.databases.nova, services.box, credential.id, user)
+    return str(credential_secret(services.box(), credential)["password"]), None
 
 
 def client_view(client: Client) -> ClientView:

@@ -53,7 +53,7 @@ def _flag_all(
     refused: dict[int, NovaError] = {}
     try:
         with services.databases.nova.read() as session:
-            config = mailbox_config(session.get_one(Credential, credential_id), services.box())
+            config = mailbox_config(session.get_one(Credential, credential_id), services)
         with Mailbox(config) as mailbox:
             if mailbox.select(folder).uidvalidity != uidvalidity:
                 return list(messages), None  # the folder was made anew: these UIDs now mean other mails

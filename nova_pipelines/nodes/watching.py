@@ -144,7 +144,7 @@ class Watch(threading.Thread):
     def _config(self) -> MailboxConfig:
         with self._services.databases.nova.read() as session:
             credential = session.get_one(Credential, self.route.credential_id)
-            config = mailbox_config(credential, self._services.box())
+            config = mailbox_config(credential, self._services)
         return replace(config, timeout_seconds=self._policy.answer)
 
     def _serve(self, mailbox: WatchedMailbox) -> None:

@@ -13,7 +13,7 @@ from nova_pipelines.database.breaker import SharedBreaker
 from nova_pipelines.database.sandboxes import SandboxPlaces
 from nova_pipelines.database.secrets import open_box
 from nova_pipelines.database.session import Database, open_databases
-from nova_pipelines.nodes.services import Services
+from nova_pipelines.nodes.services import MailPolicy, Services
 from nova_pipelines.settings import Settings
 
 #: the name of the backend that has a breaker and limits, in its tables
@@ -29,6 +29,12 @@ def build_services(settings: Settings, *, run_id: str | None = None) -> Services
         box=lru_cache(maxsize=1)(lambda: open_box(settings)),
         backend=lru_cache(maxsize=1)(lambda: build_sandbox(settings, databases.nova, run_id=run_id)),
         max_mail_bytes=settings.nova_max_mail_bytes,
+        mail_policy=MailPolicy(
+            retry_seconds=settings.nova_mail_retry_seconds,
+            give_up_seconds=settings.nova_mail_give_up_hours * 3_600,
+            per_hour=settings.nova_mail_answers_per_hour,
+            per_day=settings.nova_mail_answers_per_day,
+        ),
         session_seconds=float(settings.nova_run_max_seconds),
     )
 

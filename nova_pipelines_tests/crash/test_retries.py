@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime, timedelta
+
 import dagster as dg
+import pytest
 from dagster import DagsterEventType
 from dagster._core.execution.plan.resume_retry import ReexecutionStrategy
 
 from nova_pipelines.compiler.audit import verify_chains
 from nova_pipelines.database.executions import release
-from nova_pipelines.database.nova import Credential
+from nova_pipelines.database.nova import Credential, OutboxMail
 from nova_pipelines.demo.pdfs import draw_scan
 from nova_pipelines_tests.crash.engine import Engine
 from nova_pipelines_tests.crash.ways import WAYS, crash
@@ -57,45 +60,87 @@ def wait_for_a_person(world: World, *numbers: int, force: bool = False) -> None:
 
 def test_a_server_that_is_busy_twice_gets_one_mail(world: World):
     compiled = world.publish(INVOICE_PROCESSING)
-    world.sink.refuse = Refusals(sender=["451 4.3.0 try again later"] * 2)
+    world.sink.refuse = Refusals(sender=["451 4.3.0 try again later", "421 4.7.0 too many connections"])
     high(world, 1)
-    result = world.run(compiled)
-    assert result.success
-    assert len(world.sink.messages) == 1
-    assert [(row.status, row.attempts) for row in world.outbox()] == [("sent", 3)]
-    first, second = waits(result)
-    delay = world.policy.retry_delay_seconds
-    assert 0.8 * delay <= first <= 1.2 * delay
-    assert 1.6 * delay <= second <= 2.4 * delay
+    words = ["451 4.3.0 try again later", "421 4.7.0 too many connections"]
+    for number, said in enumerate(words, start=1):
+        before = datetime.now(UTC)
+        result = world.run(compiled, executions=[1]) if number > 1 else world.run(compiled)
+        assert result.success  # it waits: nothing failed
+        ((execution,), (mail,)) = world.executions(), world.outbox()
+        assert (mail.status, mail.attempts, execution.status, execution.run_id) == ("pending", number, "pending", None)
+        assert said in (mail.error or "")
+        assert said in (execution.error or "")
+        assert mail.next_try_at is not None
+        assert execution.waits_until is not None
+        assert 54 <= (mail.next_try_at - before).total_seconds() < 120
+        assert abs((execution.waits_until - mail.next_try_at).total_seconds()) < 10
+    assert world.run(compiled, executions=[1]).success
+    assert [mail.recipients for mail in world.sink.messages] == [[SENDER]]
+    assert [(row.status, row.attempts, row.error, row.next_try_at) for row in world.outbox()] == [
+        ("sent", 3, None, None)
+    ]
     assert nodes(world, 1)[-2:] == [("tell_sender", "success"), ("end", "success")]  # no row for the tries before
 
 
-def test_a_server_that_stays_busy_fails_the_execution(world: World):
+def test_a_server_that_stays_busy_fails_the_execution_with_its_words(world: World):
     compiled = world.publish(INVOICE_PROCESSING)
     world.sink.refuse = Refusals(sender=["451 4.3.0 try again later"] * 99)
     high(world, 1)
-    result = world.run(compiled)
-    assert not result.success
-    assert len(waits(result)) == world.policy.max_retries
-    assert [(row.status, row.attempts) for row in world.outbox()] == [("pending", 1 + world.policy.max_retries)]
+    assert world.run(compiled).success
+    with world.services.databases.nova.session() as session:
+        session.get_one(OutboxMail, 1).tried_since = datetime.now(UTC) - timedelta(hours=48)
+    assert not world.run(compiled, executions=[1]).success
+    assert [(row.status, row.attempts) for row in world.outbox()] == [("failed", 2)]
     (execution,) = world.executions()
     assert (execution.status, execution.failed_node) == ("failed", "tell_sender")
+    assert "not taken for 48 h" in (execution.error or "")
     assert "451 4.3.0 try again later" in (execution.error or "")
     assert nodes(world, 1)[-1] == ("tell_sender", "failed")
     assert len(world.invoices()) == 1
+    wait_for_a_person(world, 1)  # a person's retry begins a new time
+    assert world.run(compiled, executions=[1]).success
+    assert [(row.status, row.attempts) for row in world.outbox()] == [("pending", 3)]
 
 
 def test_a_refused_recipient_is_not_tried_again_not_even_beside_a_busy_one(world: World):
     compiled = world.publish(INVOICE_PROCESSING)
-    world.sink.refuse = Refusals(sender=["550 5.1.1 no such user"] * 99, other=["451 try again later"] * 2)
+    world.sink.refuse = Refusals(sender=["550 5.1.1 no such user"] * 99, other=["451 try again later"])
     high(world, 1)
     high(world, 2, OTHER)
     result = world.run(compiled)
     assert not result.success
-    assert [(row.status, row.attempts) for row in world.outbox()] == [("failed", 1), ("sent", 3)]
-    assert [row.status for row in world.executions()] == ["failed", "completed"]
+    assert [(row.status, row.attempts) for row in world.outbox()] == [("failed", 1), ("pending", 1)]
+    assert [row.status for row in world.executions()] == ["failed", "pending"]
+    assert world.run(compiled, executions=[2]).success
+    assert [(row.status, row.attempts) for row in world.outbox()] == [("failed", 1), ("sent", 2)]
     assert nodes(world, 1).count(("tell_sender", "failed")) == 1
     assert [mail.recipients for mail in world.sink.messages] == [[OTHER]]
+
+
+@pytest.mark.parametrize(
+    "kill",
+    [
+        Kill("nova_pipelines.nodes.send_mail:_put_off", "after"),
+        pytest.param(Kill("nova_pipelines.compiler.journal:Journal.put_off", "after"), marks=pytest.mark.storm),
+    ],
+    ids=str,
+)
+def test_a_crash_beside_a_temporary_reply_sends_one_mail(world: World, engine: Engine, kill: Kill):
+    """The server has certainly not taken it, and the row says so: what goes on after the crash just tries again."""
+    compiled = world.publish(INVOICE_PROCESSING)
+    world.sink.refuse = Refusals(sender=["451 4.7.1 greylisted"])
+    high(world, 1)
+    retry = crash(engine, engine.launch(), kill)
+    assert [(row.status, row.attempts) for row in world.outbox()] == [("pending", 1)]
+    if retry is not None:
+        engine.work(retry)
+    if world.executions()[0].status != "completed":  # it was given back before the crash
+        assert world.run(compiled, executions=[1]).success
+    assert [row.status for row in world.executions()] == ["completed"]
+    assert [(row.status, row.attempts) for row in world.outbox()] == [("sent", 2)]
+    assert len(world.sink.messages) == 1
+    assert verify_chains(world.services.databases.nova).findings == []
 
 
 def test_a_mailbox_that_is_down_is_tried_again_with_backoff_and_then_said(world: World):

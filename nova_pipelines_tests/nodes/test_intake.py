@@ -29,7 +29,7 @@ PDF = b"%PDF-1.4 1 0 obj"
 
 def open_mailbox(world: World) -> Mailbox:
     with world.services.databases.nova.read() as session:
-        return Mailbox(mailbox_config(session.get_one(Credential, 1), world.services.box()))
+        return Mailbox(mailbox_config(session.get_one(Credential, 1), world.services))
 
 
 def scan(world: World, folder: str = "INBOX") -> intake.ScanReport:
