@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from datetime import timedelta
 
 from sqlalchemy import ColumnElement, Select, func, select
 from sqlalchemy.orm import Session
@@ -26,6 +27,8 @@ from nova_pipelines.domain.errors import NotFound
 STATUSES = ("pending", "running", "completed", "failed", "needs_review", "unknown")
 #: the largest number that the column holds on PostgreSQL
 _MAX_ID = 2**31 - 1
+#: so often an execution whose run ended before it did is asked for again, each time after a longer while
+MAX_LOST_RUNS, LOST_WAIT = 3, timedelta(seconds=20)
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,17 +171,24 @@ def _release_mail(session: Session, execution_id: int, by: str) -> None:
         mail.status, mail.error = "pending", None
 
 
-def close_unfinished(session: Session, run_ids: Sequence[str], reason: str) -> int:
-    """Marks the unfinished executions of runs that have ended as failed; returns how many.
+def close_unfinished(session: Session, run_ids: Sequence[str], reason: str, *, again: bool = False) -> int:
+    """Takes the unfinished executions from runs that have ended; returns how many.
 
-    `run_ids`: the run's id, and its run key if it has one.
+    They have failed; with `again` they wait for another run, MAX_LOST_RUNS times at most: they go on where the
+    chain of work ends. `run_ids`: the run's id, and its run key if it has one.
     """
     rows = session.scalars(
         select(Execution).where(Execution.run_id.in_(run_ids), Execution.status.in_(["pending", "running"]))
     ).all()
     for row in rows:
-        row.status, row.error = "failed", reason[:2_000]
+        row.error = reason[:2_000]
         if row.begun_node is not None:  # what it did outside is not known: never repeated blindly
             row.status, row.failed_node = "unknown", row.begun_node
+        elif again and row.lost_runs < MAX_LOST_RUNS:
+            row.lost_runs += 1
+            row.status, row.run_id, row.requested_at = "pending", None, None
+            row.waits_until = utc_now() + LOST_WAIT * row.lost_runs
+        else:
+            row.status = "failed"
     session.flush()
     return len(rows)

@@ -267,6 +267,8 @@ class Execution(NovaBase):
     #: not to be taken up before (a service is down), and the run that put it off; `error` says why
     waits_until: Mapped[datetime | None]
     put_off_by: Mapped[str | None] = mapped_column(String(36))
+    #: runs that ended before this execution did: it was asked for again each time
+    lost_runs: Mapped[int] = mapped_column(default=0, server_default="0")
     #: a node that may have outside effects, from before it begins until its row is in the chain
     begun_node: Mapped[str | None] = mapped_column(String(200))
     chain_head: Mapped[str] = mapped_column(String(64), default="")

@@ -24,6 +24,9 @@ REQUESTED, WATCHED = "req-", "wat-"
 #: asked for again. The watcher gives up its call long before
 PATIENCE, WATCH_PATIENCE = timedelta(minutes=2), timedelta(minutes=1)
 
+#: an execution that lost so many runs gets one for itself: if it is what kills them, the others are done without it
+ALONE = 2
+
 
 @dataclass(frozen=True, slots=True)
 class Batch:
@@ -109,34 +112,37 @@ def _by_turns(
 ) -> list[tuple[str | None, Sequence[int]]]:
     """The first batch of every client, then the second of every client, and so on."""
     batches: list[tuple[int, int, str | None, Sequence[int]]] = []
-    for place, (slug, numbers) in enumerate(_pending(nova, workflow_id, max_waiting, client_ids)):
-        for turn, begin in enumerate(range(0, len(numbers), max_batch)):
-            batches.append((turn, place, slug, numbers[begin : begin + max_batch]))
+    for place, (slug, found) in enumerate(_pending(nova, workflow_id, max_waiting, client_ids)):
+        together = [number for number, lost_runs in found if lost_runs < ALONE]
+        pieces = [together[begin : begin + max_batch] for begin in range(0, len(together), max_batch)]
+        pieces += [[number] for number, lost_runs in found if lost_runs >= ALONE]
+        batches += [(turn, place, slug, piece) for turn, piece in enumerate(pieces)]
     return [(slug, numbers) for _, _, slug, numbers in sorted(batches, key=lambda batch: batch[:2])]
 
 
 def _pending(
     nova: Database, workflow_id: int, max_waiting: int, client_ids: Collection[int] | None
-) -> list[tuple[str | None, list[int]]]:
-    """For each client (None: of no client) its oldest executions, as many as it has room for."""
+) -> list[tuple[str | None, list[tuple[int, int]]]]:
+    """For each client (None: of no client) its oldest executions and how many runs each has lost, as many as it
+    has room for."""
     mine = (Execution.workflow_id == workflow_id) & (Execution.status == "pending")
     if client_ids is not None:
         mine &= Execution.client_id.in_(client_ids)
     asked = select(Execution.client_id, func.count()).where(mine, Execution.run_id.is_not(None))
     rank = func.row_number().over(partition_by=Execution.client_id, order_by=Execution.id)
-    ranked = select(Execution.id, Execution.client_id, rank.label("rank"))
+    ranked = select(Execution.id, Execution.client_id, Execution.lost_runs, rank.label("rank"))
     free = ranked.where(mine, Execution.run_id.is_(None), due()).subquery()
     query = (
-        select(free.c.id, free.c.client_id, Client.slug)
+        select(free.c.id, free.c.lost_runs, free.c.client_id, Client.slug)
         .outerjoin(Client, Client.id == free.c.client_id)
         .where(free.c.rank <= max_waiting)
         .order_by(free.c.id)
     )
-    found: dict[int | None, tuple[str | None, list[int]]] = {}
+    found: dict[int | None, tuple[str | None, list[tuple[int, int]]]] = {}
     with nova.read() as session:
         waiting = {row[0]: row[1] for row in session.execute(asked.group_by(Execution.client_id))}
-        for number, client_id, slug in session.execute(query):
+        for number, lost_runs, client_id, slug in session.execute(query):
             numbers = found.setdefault(client_id, (slug, []))[1]
             if len(numbers) + waiting.get(client_id, 0) < max_waiting:
-                numbers.append(number)
+                numbers.append((number, lost_runs))
     return list(found.values())

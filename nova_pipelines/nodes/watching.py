@@ -235,7 +235,7 @@ class _Unreachable(Mailbox):
     def __init__(self, error: NovaError) -> None:
         self._error = error
 
-    def select(self, folder: str) -> FolderState:
+    def opened(self, folder: str) -> FolderState:
         raise self._error
 
 

@@ -8,11 +8,14 @@ import dagster as dg
 from nova_pipelines.compiler.job import RunPolicy
 from nova_pipelines.nodes.services import ServicesFactory
 from nova_pipelines.nodes.wiring import build_services
+from nova_pipelines.orchestration.workers import WORKER, this_worker
 from nova_pipelines.settings import Settings, load_settings
 
 
 def _services(context: dg.InitResourceContext) -> Iterator[ServicesFactory]:
     run_id = context.run.run_id if context.run else None
+    if run_id and context.instance:
+        context.instance.add_run_tags(run_id, {WORKER: this_worker()})
     factory = ServicesFactory(lambda: build_services(load_settings(), run_id=run_id))
     try:
         yield factory

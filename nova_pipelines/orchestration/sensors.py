@@ -23,6 +23,7 @@ from nova_pipelines.orchestration.ledger_audit import UNKNOWN_RUN
 from nova_pipelines.orchestration.loaded import Loaded
 from nova_pipelines.orchestration.reaper import sandbox_reaper_sensor
 from nova_pipelines.orchestration.runs import ended_runs
+from nova_pipelines.orchestration.workers import fail_runs_without_worker
 from nova_pipelines.settings import Settings, load_settings
 
 #: seconds of one tick that go into mailboxes; Dagster ends a tick at 60
@@ -53,6 +54,8 @@ def mailbox_sensor(loaded: Mapping[str, Loaded], settings: Settings) -> dg.Senso
         services = _services()
         nova = services.databases.nova
         requests = repeat_requests(nova, loaded, lambda key: _run_exists(context.instance, key))
+        for run_id in fail_runs_without_worker(context.instance):
+            context.log.error(f"run {run_id} had lost its worker and is now failed")
         close_orphans(services, context.instance, datetime.now(UTC))
         cursor, errors = scan_all(services, loaded, context.cursor)
         errors += _settle_all(services, loaded)
@@ -169,14 +172,14 @@ def dead_run_sensor(status: dg.DagsterRunStatus, name: str) -> dg.SensorDefiniti
         if run.tags.get("dagster/will_retry", str(may_retry).lower()) == "true":
             return dg.SkipReason(f"run {run.run_id} is retried: its executions go on there")
         reason = (context.dagster_event.message or "") if context.dagster_event else ""
-        closed = close_executions(_services(), run.run_id, run.tags.get("dagster/run_key"), status.value, reason)
-        return dg.SkipReason(f"closed {closed} executions of run {run.run_id}")
+        left = close_executions(_services(), run.run_id, run.tags.get("dagster/run_key"), status.value, reason)
+        return dg.SkipReason(f"run {run.run_id} left {left} executions, which wait for another run or are closed")
 
     return close
 
 
 def close_orphans(services: Services, instance: dg.DagsterInstance, now: datetime) -> int:
-    """Closes executions of runs that ended some minutes ago and that no retry goes on with; returns how many.
+    """Takes executions from runs that ended some minutes ago and that no retry goes on with; returns how many.
 
     Such are left where a retry died before it took them over, or could not be launched at all.
     """
@@ -193,7 +196,9 @@ def close_orphans(services: Services, instance: dg.DagsterInstance, now: datetim
 
 
 def close_executions(services: Services, run_id: str, run_key: str | None, status: str, reason: str) -> int:
-    """Marks the unfinished executions of an ended run as failed. Returns how many."""
+    """Takes the unfinished executions from an ended run; returns how many. What a person cancelled stays closed;
+    of other ends they are asked for again, some times."""
     text = f"the run ended ({status.lower()}) before this execution did: {reason}"
+    again = status.upper() == dg.DagsterRunStatus.FAILURE.value
     with services.databases.nova.session() as session:
-        return close_unfinished(session, [run_id, *([run_key] if run_key else [])], text)
+        return close_unfinished(session, [run_id, *([run_key] if run_key else [])], text, again=again)

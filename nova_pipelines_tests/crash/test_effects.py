@@ -67,7 +67,7 @@ def test_without_a_retry_a_person_is_asked_only_where_effects_are_possible(world
     assert engine.work(run_id, Kill("node", "after", "act")) == -9
     assert close_executions(world.services, run_id, None, "FAILURE", "killed") == 1
     (row,) = world.executions()
-    assert (row.status, row.failed_node) == (("unknown", "act") if network else ("failed", None))
+    assert (row.status, row.failed_node) == (("unknown", "act") if network else ("pending", None))
 
 
 def test_code_without_the_network_is_simply_done_again(world: World, engine: Engine):

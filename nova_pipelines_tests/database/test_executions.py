@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from nova_pipelines.database.executions import (
+    MAX_LOST_RUNS,
     close_unfinished,
     count_by_status,
     find_execution,
@@ -160,3 +161,18 @@ def test_a_run_that_is_gone_leaves_nothing_open(nova: Database, numbers: dict[st
         "needs_review",
         "unknown",
     ]
+
+
+def test_what_a_run_left_is_asked_for_again_and_not_for_ever(nova: Database, numbers: dict[str, int]):
+    for turn in range(1, MAX_LOST_RUNS + 2):
+        with nova.session() as session:
+            session.get_one(Execution, numbers["running"]).run_id = "run-1"
+            session.get_one(Execution, numbers["running"]).status = "running"
+        with nova.session() as session:
+            close_unfinished(session, ["run-1"], "the worker died", again=True)
+        row = execution(nova, numbers["running"])
+        assert row.error == "the worker died"
+        if turn <= MAX_LOST_RUNS:
+            assert (row.status, row.run_id, row.lost_runs) == ("pending", None, turn)
+            assert row.waits_until is not None
+    assert (row.status, row.lost_runs) == ("failed", MAX_LOST_RUNS)

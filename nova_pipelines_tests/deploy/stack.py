@@ -50,6 +50,7 @@ def created_databases(server: str) -> Iterator[dict[str, str]]:
     environment = {
         "PATH": f"{binaries}:{os.environ['PATH']}",
         "PGHOST": str(url.query["host"]),
+        "PGPORT": str(url.query.get("port", 5432)),
         "POSTGRES_USER": str(url.username),
         "DATABASES": " ".join(names.values()),
         **{f"{name.upper()}_PASSWORD": PASSWORD for name in names.values()},
@@ -144,9 +145,10 @@ class Stack:
             pytest.fail(f"{command} ended with {done.returncode}:\n{done.stdout}\n{done.stderr}")
         return done.stdout
 
-    def start(self, service: str) -> None:
-        with (self.home / f"{service}.log").open("wb") as log:
-            self.processes[service] = subprocess.Popen(
+    def start(self, service: str, name: str | None = None) -> None:
+        """`name`: under which it is kept, where there are several of a service."""
+        with (self.home / f"{name or service}.log").open("ab") as log:
+            self.processes[name or service] = subprocess.Popen(
                 self.command(self.services[service]["command"]),
                 env=self.environment(service),
                 cwd=self.working_folder,
@@ -155,6 +157,13 @@ class Stack:
                 stderr=subprocess.STDOUT,
                 start_new_session=True,  # a group of its own, so that nothing of it is left behind
             )
+
+    def kill(self, service: str) -> None:
+        """As a power cut: the service and all that it started, in one moment."""
+        process = self.processes[service]
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
 
     def wait_healthy(self, service: str, *, seconds: float = 60) -> None:
         """Asks by the service's own health check until it says yes."""

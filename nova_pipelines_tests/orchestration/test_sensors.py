@@ -15,6 +15,7 @@ from sqlalchemy import select
 from nova_pipelines.compiler.job import Compiled
 from nova_pipelines.compiler.journal import Journal
 from nova_pipelines.database.clients import add_client, set_credential
+from nova_pipelines.database.executions import MAX_LOST_RUNS
 from nova_pipelines.database.nova import Credential, Execution
 from nova_pipelines.nodes.intake import scan_mailbox
 from nova_pipelines.orchestration import sensors
@@ -232,7 +233,7 @@ def four(world: World, compiled: Compiled) -> list[int]:
     return [world.execution(compiled) for _ in range(4)]
 
 
-def test_executions_of_a_dead_run_are_closed(
+def test_executions_of_a_dead_run_wait_for_another_one(
     world: World, compiled: Compiled, repository: dg.RepositoryDefinition, instance: dg.DagsterInstance, four: list[int]
 ):
     run = dead_run(repository, instance, dagster__max_retries="0", dagster__run_key="key")
@@ -242,8 +243,9 @@ def test_executions_of_a_dead_run_are_closed(
     with nova.session() as session:
         session.get_one(Execution, four[1]).status = "completed"
         session.get_one(Execution, four[2]).run_id = "key"  # the run died before it took it
-    assert evaluate(repository, instance, run) == f"closed 2 executions of run {run.run_id}"
-    assert [status for status, _ in statuses(world)] == ["failed", "completed", "failed", "pending"]
+        session.get_one(Execution, four[2]).lost_runs = MAX_LOST_RUNS
+    assert f"run {run.run_id} left 2 executions" in evaluate(repository, instance, run)
+    assert statuses(world) == [("pending", None), ("completed", run.run_id), ("failed", "key"), ("pending", None)]
     assert world.executions()[0].error == "the run ended (failure) before this execution did: the worker died"
 
 
@@ -259,7 +261,7 @@ def test_executions_of_a_run_that_is_retried_stay_open(
     assert statuses(world) == [("running", run.run_id)] * 4
 
 
-def test_what_a_dead_retry_never_took_over_is_closed_after_a_while(
+def test_what_a_dead_retry_never_took_over_is_asked_for_after_a_while(
     world: World,
     compiled: Compiled,
     repository: dg.RepositoryDefinition,
@@ -273,13 +275,13 @@ def test_what_a_dead_retry_never_took_over_is_closed_after_a_while(
     retry = dead_run(repository, instance, parent=first, dagster__max_retries="0")
     instance.add_run_tags(first.run_id, {"dagster/auto_retry_run_id": retry.run_id})
     Journal(world.services.databases.nova, retry.run_id, frozenset({first.run_id})).claim(four[:1], compiled.version_id)
-    assert "closed 1 executions" in evaluate(repository, instance, stored(instance, retry.run_id))
-    assert [status for status, _ in statuses(world)] == ["failed", "running", "running", "pending"]
+    assert "left 1 executions" in evaluate(repository, instance, stored(instance, retry.run_id))
+    assert [status for status, _ in statuses(world)] == ["pending", "running", "running", "pending"]
     tick(repository, instance)
-    assert [status for status, _ in statuses(world)][:3] == ["failed", "running", "running"]
+    assert [status for status, _ in statuses(world)][:3] == ["pending", "running", "running"]
     monkeypatch.setattr(sensors, "ended_runs", lambda on, names, now: ended_runs(on, names, now + 2 * GRACE))
     tick(repository, instance)
-    assert [status for status, _ in statuses(world)] == ["failed", "failed", "failed", "pending"]
+    assert [status for status, _ in statuses(world)] == ["pending"] * 4
 
 
 def test_executions_of_living_and_of_unknown_runs_stay_open(

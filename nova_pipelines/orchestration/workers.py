@@ -1,0 +1,73 @@
+"""Runs whose worker is gone without a word, as when the code server was killed with all its run workers.
+
+Dagster's DefaultRunLauncher hears of a worker's death only from the code server that started it. So each run carries
+a mark of its worker's process, which whoever lives on the same machine can look for: the sensors do, since they are
+evaluated in the code server. Runs in containers of their own are DockerRunLauncher's matter.
+"""
+
+import json
+import os
+import socket
+from pathlib import Path
+
+import dagster as dg
+
+WORKER = "nova/worker"
+#: runs that one tick looks at
+MAX_RUNS = 200
+
+
+def this_worker() -> str:
+    """A mark of this process that no other one ever has: host, boot, PID namespace, PID and its start."""
+    return json.dumps({**_here(), "pid": os.getpid(), "started": _started(os.getpid())})
+
+
+def is_gone(mark: str) -> bool:
+    """True if it is certain that this worker has ended; False also where this host cannot know."""
+    try:
+        worker = json.loads(mark)
+        if worker["host"] != socket.gethostname() or not worker["started"]:
+            return False
+        if any(worker[name] != value for name, value in _here().items()):
+            return True  # this host, or its container, was started anew since
+        return worker["started"] != _started(int(worker["pid"]))
+    except (ValueError, KeyError, TypeError):  # somebody else's tag
+        return False
+
+
+def fail_runs_without_worker(instance: dg.DagsterInstance) -> list[str]:
+    """Marks started runs whose worker is gone as failed, so that Dagster retries them; returns their ids."""
+    records = instance.get_run_records(dg.RunsFilter(statuses=[dg.DagsterRunStatus.STARTED]), limit=MAX_RUNS)
+    gone = [record.dagster_run for record in records if is_gone(record.dagster_run.tags.get(WORKER, ""))]
+    failed: list[str] = []
+    for run in gone:
+        # it may have ended well between the look at the run and the look at its process
+        now = instance.get_run_by_id(run.run_id)
+        if now is not None and not now.is_finished:
+            instance.report_run_failed(now, "The run's worker ended without a word: it was killed, or its host.")
+            failed.append(run.run_id)
+    return failed
+
+
+def _here() -> dict[str, str]:
+    return {"host": socket.gethostname(), "boot": _text("/proc/sys/kernel/random/boot_id"), "namespace": _link()}
+
+
+def _started(pid: int) -> str:
+    """The time when a process started, in ticks since the boot; empty if there is none, or it has ended."""
+    fields = _text(f"/proc/{pid}/stat").rpartition(")")[2].split()
+    return fields[19] if len(fields) > 19 and fields[0] not in ("Z", "X") else ""
+
+
+def _text(path: str) -> str:
+    try:
+        return Path(path).read_text(encoding="utf-8").strip()
+    except OSError:
+        return ""
+
+
+def _link() -> str:
+    try:
+        return str(Path("/proc/self/ns/pid").readlink())
+    except OSError:
+        return ""
