@@ -102,7 +102,7 @@ def test_it_ends_in_time_while_a_server_says_nothing(world: World, tmp_path: Pat
     world.publish(INVOICE_PROCESSING)
     with black_hole() as port:
         with world.services.databases.nova.session() as session:
-                    credential = session.get_one(Credential, 1)
+            credential = session.get_one(Credential, 1)
             credential.settings = {**credential.settings, "imap_port": port}
         program = Program(world, tmp_path)
         try:
