@@ -23,8 +23,9 @@ from nova_pipelines.settings import Settings, load_settings
 
 log = logging.getLogger("nova.watch")
 
-#: seconds between looks at what is to be watched, and until all connections are closed at the end
-LOOK_SECONDS, STOP_SECONDS = 1.0, 1.5
+#: seconds between looks whether something was changed, until everything is read again even if nothing seems to be,
+#: and until all connections are closed at the end
+LOOK_SECONDS, READ_SECONDS, STOP_SECONDS = 1.0, 60.0, 1.5
 _PLAIN = set(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 
 
@@ -104,7 +105,8 @@ class Program:
             lambda route, folder: self.starter.news(route.client_id, route.slug, folder),
         )
         self.id, self.started_at = str(uuid.uuid4()), datetime.now(UTC)
-        self._beaten = 0.0
+        self._beaten = self._read = 0.0
+        self._record: tuple[object, ...] | None = None
         self._well = True
 
     def run(self, signals: Signals) -> None:
@@ -141,14 +143,18 @@ class Program:
         return BEAT_SECONDS
 
     def follow(self) -> None:
-        """Reads which workflows live on mail and from where, and makes the connections fit."""
-        from nova_pipelines.compiler.feeds import accounts_to_watch
+        """Reads which workflows live on mail and from where, if that was changed, and makes the connections fit."""
+        from nova_pipelines.compiler.feeds import accounts_to_watch, state_of_record
         from nova_pipelines.nodes.watch_plan import plan_routes
 
+        record = state_of_record(self.nova)
+        if record == self._record and time.monotonic() - self._read < READ_SECONDS:
+            return
         feeds = self.feeds.read()
         self.starter.feeds = feeds
         accounts = accounts_to_watch(self.nova, feeds)
         self.watcher.follow(plan_routes(accounts, connections=self.settings.nova_watch_connections))
+        self._record, self._read = record, time.monotonic()
 
     def beat(self) -> None:
         from nova_pipelines.database.watchers import beat

@@ -8,10 +8,13 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import ColumnElement, func, select
 
 from nova_pipelines.compiler.plan import make_plan
 from nova_pipelines.database.clients import mailboxes
-from nova_pipelines.database.nova import WorkflowVersion
+from nova_pipelines.database.nova import Catalog, Client, Credential, WorkflowVersion
 from nova_pipelines.database.session import Database
 from nova_pipelines.database.workflows import catalog_revision, versions_at, versions_by_id
 from nova_pipelines.domain.errors import DefinitionError
@@ -74,6 +77,20 @@ def _feed(job_name: str, version: WorkflowVersion) -> Feed | None:
         folder=trigger.folder,
         client_slugs=tuple(trigger.clients) if trigger.clients is not None else None,
     )
+
+
+def state_of_record(nova: Database) -> tuple[object, ...]:
+    """Something that is another one whenever a workflow, a client or a credential was changed: one small query."""
+    query = select(
+        select(Catalog.revision).scalar_subquery(),
+        *(select(column).scalar_subquery() for model in (Client, Credential) for column in _changes(model)),
+    )
+    with nova.read() as session:
+        return tuple(session.execute(query).one())
+
+
+def _changes(model: type[Client] | type[Credential]) -> tuple[ColumnElement[Any], ...]:
+    return func.count(model.id), func.max(model.updated_at)
 
 
 def accounts_to_watch(nova: Database, feeds: Sequence[Feed]) -> list[Account]:

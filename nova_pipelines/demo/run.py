@@ -165,7 +165,7 @@ def _demonstrate(
     mails = demo_mails(series=secrets.token_hex(2))
     before = len(servers.answers())
     send_all(servers, mails)
-    console.print(f"\n{len(mails)} mails sent; the mailbox sensor looks every 5 seconds")
+    console.print(f"\n{len(mails)} mails sent; the watcher sees them at once")
     _progress(console, databases, mails)
     found = results.outcomes(databases, mails)
     executions = [outcome.execution.id for outcome in found if outcome.execution]

@@ -158,7 +158,7 @@ class Watch(threading.Thread):
             if self._stopping.is_set():
                 return
             woken, quiet = self._wait(mailbox)
-            if woken and quiet < CALM_LONGEST and calm:
+            if woken and quiet < CALM_LONGEST and calm and not self._stopping.is_set():
                 self._bell.wait(calm)
 
     def _search_all(self, mailbox: WatchedMailbox) -> list[ScanReport]:

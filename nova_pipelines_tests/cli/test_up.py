@@ -1,4 +1,4 @@
-"""`nova up`, for real: code server, daemon and web UI answer, and nothing is left of them afterwards."""
+"""`nova up`, for real: code server, daemon, web UI and watcher work, and nothing is left of them afterwards."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import socket
 import subprocess
 import time
 from collections.abc import Callable, Iterator
+from email.message import EmailMessage
 from pathlib import Path
 
 import pytest
@@ -17,8 +18,10 @@ from nova_pipelines.cli.live import ask_status
 from nova_pipelines.cli.processes import Family, ProgramDied
 from nova_pipelines.cli.up import free_port
 from nova_pipelines_tests.cli.conftest import PROGRAM, Nova, arithmetic
+from nova_pipelines_tests.fixtures.dovecot import MailUser
+from nova_pipelines_tests.fixtures.world import INVOICE_PROCESSING, invoice_pdf
 
-#: a loaded machine takes its time to start three programs; to end them takes 12 seconds at most
+#: a loaded machine takes its time to start four programs; to end them takes 12 seconds at most
 START_SECONDS, STOP_SECONDS = 150.0, 30.0
 
 
@@ -104,7 +107,37 @@ def sleeping_workflow(path: Path) -> Path:
     return path
 
 
-def test_a_day_with_nova(up: Up, tmp_path: Path):
+def mail_by_the_watcher(up: Up, user: MailUser) -> None:
+    """A client and a workflow with a mailbox are watched as soon as they are there; the watcher has the run started,
+    the sensor beside it starts nothing more."""
+    nova = up.nova
+    nova("client", "add", "idom")
+    place = ["--imap-host", user.host, "--imap-port", str(user.tls_port), "--ca-file", user.ca_file]
+    nova("client", "credentials", "set", "idom", "email", *place, "--user", user.name, "--password-env", "THE_PASSWORD")
+    assert "live now" in nova("workflow", "load", INVOICE_PROCESSING).out
+    wait_for(lambda: watch_log(nova, "connected"), "the watcher's connection")
+    wait_for(lambda: nova.json("client", "show", "idom")["credentials"][0]["last_success_at"], "the first search")
+    for number in (3, 4):
+        mail = EmailMessage()
+        mail["From"], mail["Subject"] = "ana@proveedores.example", f"Factura {number}"
+        mail.set_content("Adjunto.")
+        pdf = invoice_pdf("242.00", number=f"F-{number}")
+        mail.add_attachment(pdf, maintype="application", subtype="pdf", filename="factura.pdf")
+        user.deliver(mail)
+        wait_for(lambda number=number: len(nova.json("executions", "list")) == number, f"execution {number}")
+        assert up.wait_for_status(number, "completed")["workflow"] == "Invoice Processing"
+    requested = watch_log(nova, "run requested")
+    assert [(line["first"], line["executions"]) for line in requested] == [(3, 1), (4, 1)]
+    assert [up.execution(number)["run_id"] for number in (3, 4)] == [line["run"] for line in requested]
+    assert len(nova.json("executions", "list")) == 4
+
+
+def watch_log(nova: Nova, event: str) -> list[dict]:
+    lines = (nova.home / "logs" / "watch.log").read_text().splitlines()
+    return [line for line in map(json.loads, lines) if line["event"] == event]
+
+
+def test_a_day_with_nova(up: Up, tmp_path: Path, mail_user: MailUser, monkeypatch: pytest.MonkeyPatch):
     """Loaded while it runs, taken up by the daemon, looked at, and stopped by Ctrl-C with exit code 0."""
     nova = up.nova
     assert json.loads((nova.home / "up.json").read_text())["url"] == up.url
@@ -124,8 +157,12 @@ def test_a_day_with_nova(up: Up, tmp_path: Path):
     shown = up.wait_for_status(2, "completed")
     assert (shown["version"], shown["context"]["result"]) == (2, 180)
 
+    monkeypatch.setenv("THE_PASSWORD", mail_user.password)
+    mail_by_the_watcher(up, mail_user)
+
     checks = {check["name"]: check for check in nova.json("doctor")["checks"]}
     assert checks["Dagster"]["message"] == f"code server, daemon and web UI answer at {up.url}"
+    assert checks["watcher"]["message"].startswith("alive, 1 of 1 mailboxes connected, last new mail")
     second = nova.program("up", "--port", str(free_port("127.0.0.1")), code=2)
     assert f"already at {up.url}" in second.err
 
@@ -134,7 +171,7 @@ def test_a_day_with_nova(up: Up, tmp_path: Path):
     assert up.process.wait(STOP_SECONDS) == 0, up.said()
     assert processes_of(nova.home) == {}
     assert not (nova.home / "up.json").exists()
-    assert {"code.log", "daemon.log", "web.log"} <= {file.name for file in (nova.home / "logs").iterdir()}
+    assert {"code.log", "daemon.log", "web.log", "watch.log"} <= {file.name for file in (nova.home / "logs").iterdir()}
 
 
 @pytest.mark.parametrize("number", [pytest.param(signal.SIGTERM, marks=pytest.mark.storm), signal.SIGKILL])
@@ -145,7 +182,7 @@ def test_no_orphan_while_a_run_is_at_work(up: Up, tmp_path: Path, number: signal
     entries = up.nova.json("chain", "show", "1")["entries"]
     wait_for(lambda: entries or up.nova.json("chain", "show", "1")["entries"], "the first node")
     before = processes_of(up.nova.home)
-    assert len(before) >= 9, before  # up, three keepers, three programs, the code server's own child, the run worker
+    assert len(before) >= 11, before  # up, four keepers, four programs, the code server's own child, the run worker
 
     up.process.send_signal(number)
 
