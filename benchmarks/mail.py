@@ -38,7 +38,11 @@ def main() -> None:
     table.add_row("first poll: 200 mails stored, the rest waits", poll, "3 s")
     table.add_row("  peak of memory (the idle process)", f"{megabytes} ({first['before']:.0f})", "100 MB")
     table.add_row(f"  headers of all {INBOX}", f"{first['headers']:.2f} s, {first['headers_peak']:.0f} MB", "")
-    table.add_row("poll that finds nothing, open connection, all read", f"{read['median']:.1f} ms", "5 ms")
+    table.add_row(
+        "poll that finds nothing, open connection, all read",
+        f"{read['median']:.1f} ms ({read['cpu']:.1f} of CPU)",
+        "5 ms",
+    )
     table.add_row("  the same, all unread (`then: nothing`)", f"{unread['median']:.1f} ms", "")
     table.add_row(
         "  of that the server's answers, read / unread", f"{read['search']:.1f} / {unread['search']:.1f} ms", ""
@@ -47,6 +51,7 @@ def main() -> None:
     added = f"{large['large'] - large['small']:+.1f} MB, {large['cpu']:.2f} s of CPU"
     table.add_row("attachment of 25 MB, against a small mail", added, "+10 MB")
     console.print(table)
+    console.print(f"load of the machine while this was measured: {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores")
 
 
 def measure(user: MailUser, what: str, *, fill) -> dict[str, float]:

@@ -55,16 +55,18 @@ def steady(services: Services) -> dict[str, float]:
         assert scan_mailbox(services, 1, "INBOX", mailbox=mailbox).new == 0
         first = time.process_time() - cpu
         times = []
+        cpu = time.process_time()
         for _ in range(100):
             begin = time.perf_counter()
             assert scan_mailbox(services, 1, "INBOX", mailbox=mailbox).new == 0
             times.append(1000 * (time.perf_counter() - begin))
+        each = 10 * (time.process_time() - cpu)
         search = []
         for _ in range(100):
             begin = time.perf_counter()
             mailbox.candidates(state.uidnext)
             search.append(1000 * (time.perf_counter() - begin))
-    return {"first_cpu": first, "median": statistics.median(times), "search": statistics.median(search)}
+    return {"first_cpu": first, "cpu": each, "median": statistics.median(times), "search": statistics.median(search)}
 
 
 def _know_all(services: Services, uidvalidity: int, uidnext: int) -> None:
