@@ -38,7 +38,7 @@ lint: $(STAMP) ## ruff and import-linter
 types: $(STAMP) ## basedpyright, strict in domain and compiler
 	$(BIN)/basedpyright
 
-bench: $(STAMP) ## CPU seconds for one invoice and for a run's start; the sandbox's milliseconds; what E2B would cost
+bench: $(STAMP) ## CPU seconds for one invoice and for a run's start; the sandbox's milliseconds; what E2B would cost; the mail intake
 	$(BIN)/python -m benchmarks
 
 latency: $(STAMP) ## seconds from a mail's delivery to its row, part by part (some minutes, on a quiet machine)

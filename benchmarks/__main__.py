@@ -9,7 +9,7 @@ import sys
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import e2b_cost, sandbox
+from benchmarks import e2b_cost, mail, sandbox
 from benchmarks.home import add_mailbox, bench_home, invoice_workflow, publish_text, waiting_mails
 from benchmarks.runs import code_server, run_job
 
@@ -84,6 +84,7 @@ def main() -> None:
     console.print(table)
     sandbox.main()
     e2b_cost.main()
+    mail.main()
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ from contextlib import nullcontext
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
-from sqlalchemy import func, select
+from sqlalchemy import bindparam, func, select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
@@ -22,7 +22,13 @@ from nova_pipelines.adapters.mail_auth import Provider
 from nova_pipelines.database.nova import Credential, MailFolder, Message, MessageDocument
 from nova_pipelines.domain.errors import NovaError, PermanentError, TransientError
 from nova_pipelines.nodes.mail_download import StoredMail, download, provider_of
-from nova_pipelines.nodes.recognition import known_by_content, known_by_header, new_folder
+from nova_pipelines.nodes.recognition import (
+    known_by_content,
+    known_by_header,
+    known_by_provider,
+    new_folder,
+    was_made_anew,
+)
 from nova_pipelines.nodes.services import Services, mailbox_config
 
 #: a mail that failed this often on its way into the store is set aside and blocks none after it
@@ -86,12 +92,18 @@ def _scan(
     state = mailbox.opened(folder)
     first_uid, provider = _begin(services, credential_id, folder, state)
     candidates = mailbox.candidates(first_uid)
-    with services.databases.nova.read() as session:
-        mailbox.settled |= _known(session, credential_id, folder, state.uidvalidity, candidates, mailbox.settled)
+    if not mailbox.settled.issuperset(candidates):
+        with services.databases.nova.read() as session:
+            mailbox.settled |= _known(session, credential_id, folder, state.uidvalidity, candidates, mailbox.settled)
     waiting = [uid for uid in candidates if uid not in mailbox.settled]
     report.complete, report.waiting = len(waiting) <= limit, len(waiting)
     waiting = waiting[:limit]
+    if not waiting:
+        _raise_mark(services, credential_id, folder, state.uidvalidity, first_uid, candidates)
+        return
     headers = mailbox.headers(waiting)
+    with services.databases.nova.read() as session:
+        anew = was_made_anew(session, credential_id, folder)
     for uid in waiting:
         if deadline is not None and time.monotonic() > deadline:
             report.complete = False
@@ -99,23 +111,34 @@ def _scan(
         report.waiting -= 1
         if uid not in headers:
             continue  # it vanished: somebody moved or deleted it
-        message_id = _ledger_row(services, credential_id, folder, state.uidvalidity, headers[uid], report)
+        message_id = _ledger_row(services, credential_id, folder, state.uidvalidity, headers[uid], report, anew)
         if message_id is not None:
             _store(services, mailbox, message_id, headers[uid], provider, report)
-    _raise_mark(services, credential_id, folder, state.uidvalidity, candidates)
+    _raise_mark(services, credential_id, folder, state.uidvalidity, first_uid, candidates)
 
 
 def _begin(services: Services, credential_id: int, folder: str, state: FolderState) -> tuple[int, Provider | None]:
     """From which UID on mails count whether read or not, and whose word on senders counts."""
     place = {"credential_id": credential_id, "folder": folder, "uidvalidity": state.uidvalidity}
     with services.databases.nova.read() as session:
-        first_uid = session.scalar(select(MailFolder.first_uid).filter_by(**place))
-        provider = provider_of(session.get_one(Credential, credential_id).settings)
+        settings, first_uid = session.execute(_FOLDER, place).one()
     if first_uid is None:
         with services.databases.nova.session() as session:
             row = session.scalars(select(MailFolder).filter_by(**place)).first()
             first_uid = (row or new_folder(session, credential_id, folder, state)).first_uid
-    return first_uid, provider
+    return first_uid, provider_of(settings)
+
+
+_FOLDER = (
+    select(Credential.settings, MailFolder.first_uid)
+    .outerjoin(
+        MailFolder,
+        (MailFolder.credential_id == Credential.id)
+        & (MailFolder.folder == bindparam("folder"))
+        & (MailFolder.uidvalidity == bindparam("uidvalidity")),
+    )
+    .where(Credential.id == bindparam("credential_id"))
+)
 
 
 def _known(
@@ -136,25 +159,24 @@ def _known(
 
 
 def _raise_mark(
-    services: Services, credential_id: int, folder: str, uidvalidity: int, candidates: Sequence[int]
+    services: Services, credential_id: int, folder: str, uidvalidity: int, first_uid: int, candidates: Sequence[int]
 ) -> None:
     """Lets the next scans begin behind the mails that are done with: up to the first that is not.
 
     One that is missing in the ledger, or was claimed and not stored, holds the mark, so that none is skipped.
     """
+    recent = [uid for uid in candidates if uid >= first_uid]
+    if not recent:
+        return
     place = {"credential_id": credential_id, "folder": folder, "uidvalidity": uidvalidity}
     with services.databases.nova.read() as session:
-        row_id, first_uid = session.execute(select(MailFolder.id, MailFolder.first_uid).filter_by(**place)).one()
-        recent = [uid for uid in candidates if uid >= first_uid]
-        if not recent:
-            return
         done = _known(session, credential_id, folder, uidvalidity, recent, set())
         claimed = select(func.min(Message.uid)).filter_by(**place, status="seen").where(Message.uid >= first_uid)
         unsettled = [uid for uid in (session.scalar(claimed),) if uid is not None]
     mark = min([*unsettled, *(uid for uid in recent if uid not in done), recent[-1] + 1])
     if mark > first_uid:
         with services.databases.nova.session() as session:
-            session.get_one(MailFolder, row_id).first_uid = mark
+            session.scalars(select(MailFolder).filter_by(**place)).one().first_uid = mark
 
 
 def _ledger_row(
@@ -164,8 +186,10 @@ def _ledger_row(
     uidvalidity: int,
     header: MailHeader,
     report: ScanReport,
+    anew: bool = False,
 ) -> int | None:
-    """Claims a mail. Returns the number of its row; None if it is a known mail at another place."""
+    """Claims a mail. Returns the number of its row; None if it is a known mail at another place. `anew`: the folder
+    was made anew."""
     place = {
         "credential_id": credential_id,
         "folder": folder,
@@ -173,32 +197,46 @@ def _ledger_row(
         "uid": header.uid,
     }
     with services.databases.nova.session() as session:
-        message = session.scalars(select(Message).filter_by(**place)).first()
+        message = session.scalar(_AT_PLACE, place)
         if message is None:
-            client_id = session.get_one(Credential, credential_id).client_id
             message = Message(
                 **place,
-                client_id=client_id,
+                client_id=session.scalars(_CLIENT, {"id": credential_id}).one(),
                 message_id=header.message_id,
                 provider_id=header.provider_id,
                 sender=header.sender,
                 subject=header.subject,
                 sent_at=header.sent_at,
                 size=header.size,
+                attempts=1,
             )
             try:
                 with session.begin_nested():
                     session.add(message)
                 report.new += 1
             except IntegrityError:  # another scan of this mailbox was faster
-                message = session.scalars(select(Message).filter_by(**place)).one()
-        message.attempts += 1
-        twin = known_by_header(session, message, header) if message.status == "seen" else None
+                message = session.scalars(_AT_PLACE, place).one()
+                message.attempts += 1
+        else:
+            message.attempts += 1
+        twin = _known_before_reading(session, message, anew) if message.status == "seen" else None
         if twin is not None:
             message.status, message.duplicate_of = "duplicate", twin
             report.duplicates += 1
             return None
         return message.id
+
+
+# built once: to build a statement costs several times what to run it does
+_CLIENT = select(Credential.client_id).where(Credential.id == bindparam("id"))
+_AT_PLACE = select(Message).where(
+    *(getattr(Message, name) == bindparam(name) for name in ("credential_id", "folder", "uidvalidity", "uid"))
+)
+
+
+def _known_before_reading(session: Session, message: Message, anew: bool) -> int | None:
+    twin = known_by_provider(session, message)
+    return known_by_header(session, message) if twin is None and anew else twin
 
 
 def _store(

@@ -6,10 +6,10 @@ alone decides nothing: a sender's program may repeat it, and each of its invoice
 
 from __future__ import annotations
 
-from sqlalchemy import ColumnElement, Select, func, select
+from sqlalchemy import Select, and_, bindparam, func, or_, select
 from sqlalchemy.orm import Session, aliased
 
-from nova_pipelines.adapters.imap import FolderState, MailHeader
+from nova_pipelines.adapters.imap import FolderState
 from nova_pipelines.database.mail_events import record_event
 from nova_pipelines.database.nova import MailFolder, Message
 
@@ -42,18 +42,24 @@ def new_folder(session: Session, credential_id: int, folder: str, state: FolderS
     return row
 
 
-def known_by_header(session: Session, message: Message, header: MailHeader) -> int | None:
-    """The number of the mail that a new row repeats, as far as its header tells: so it is not downloaded again.
+def was_made_anew(session: Session, credential_id: int, folder: str) -> bool:
+    """Whether a folder was seen under more than one UIDVALIDITY."""
+    count = select(func.count()).where(MailFolder.credential_id == credential_id, MailFolder.folder == folder)
+    return (session.scalar(count) or 0) > 1
 
-    By the provider's identity; or, in a folder that was made anew, by Message-ID, sender, subject, date and size
-    together, and each old mail only once.
+
+def known_by_provider(session: Session, message: Message) -> int | None:
+    """The number of the mail that a new row repeats by the provider's own identity (Gmail: another label)."""
+    if not message.provider_id:
+        return None
+    return session.scalar(_BY_PROVIDER, _own(message) | {"provider_id": message.provider_id})
+
+
+def known_by_header(session: Session, message: Message) -> int | None:
+    """The number of the mail that a new row repeats in a folder that was made anew, as far as its header tells: so
+    it is not downloaded again. By Message-ID, sender, subject, date and size together, each old mail only once.
     """
-    if header.provider_id:
-        same = _originals(message).where(Message.provider_id == header.provider_id)
-        found = session.scalars(same).first()
-        if found is not None:
-            return found
-    if not header.message_id or header.sent_at is None:
+    if not message.message_id or message.sent_at is None:
         return None
     again = aliased(Message)
     taken = select(again.duplicate_of).where(
@@ -62,18 +68,17 @@ def known_by_header(session: Session, message: Message, header: MailHeader) -> i
         again.uidvalidity == message.uidvalidity,
         again.duplicate_of.is_not(None),
     )
-    return session.scalars(
-        _originals(message).where(
-            Message.folder == message.folder,
-            Message.uidvalidity != message.uidvalidity,
-            Message.message_id == header.message_id,
-            Message.sender == header.sender,
-            Message.subject == header.subject,
-            Message.sent_at == header.sent_at,
-            Message.size == header.size,
-            Message.id.not_in(taken),
-        )
-    ).first()
+    query = _originals().where(
+        Message.folder == message.folder,
+        Message.uidvalidity != message.uidvalidity,
+        Message.message_id == message.message_id,
+        Message.sender == message.sender,
+        Message.subject == message.subject,
+        Message.sent_at == message.sent_at,
+        Message.size == message.size,
+        Message.id.not_in(taken),
+    )
+    return session.scalar(query, _own(message))
 
 
 def known_by_content(session: Session, message: Message) -> int | None:
@@ -81,24 +86,37 @@ def known_by_content(session: Session, message: Message) -> int | None:
 
     Rows from before fingerprints were kept are compared by Message-ID and sender, as was done then.
     """
-    same: ColumnElement[bool] = (Message.sha256 == message.sha256) | (Message.fingerprint == message.fingerprint)
-    if message.message_id:
-        same |= (
-            Message.fingerprint.is_(None)
-            & (Message.message_id == message.message_id)
-            & (Message.sender == message.sender)
-        )
-    return session.scalars(_originals(message).where(same)).first()
+    asked = {name: getattr(message, name) for name in ("sha256", "fingerprint", "message_id", "sender")}
+    return session.scalar(_BY_CONTENT, _own(message) | asked)
 
 
-def _originals(message: Message) -> Select[int]:
+def _own(message: Message) -> dict[str, int]:
+    return {"credential_id": message.credential_id, "id": message.id}
+
+
+def _originals() -> Select[int]:
     return (
         select(Message.id)
         .where(
-            Message.credential_id == message.credential_id,
-            Message.id != message.id,
+            Message.credential_id == bindparam("credential_id"),
+            Message.id != bindparam("id"),
             Message.status.not_in(_NO_ORIGINAL),
         )
         .order_by(Message.id)
         .limit(1)
     )
+
+
+# built once: to build a statement costs several times what to run it does, and it is run for every mail
+_BY_PROVIDER = _originals().where(Message.provider_id == bindparam("provider_id"))
+_BY_CONTENT = _originals().where(
+    or_(
+        Message.sha256 == bindparam("sha256"),
+        Message.fingerprint == bindparam("fingerprint"),
+        and_(
+            Message.fingerprint.is_(None),
+            Message.message_id == bindparam("message_id"),  # of a mail without one: NULL, which equals nothing
+            Message.sender == bindparam("sender"),
+        ),
+    )
+)

@@ -173,6 +173,8 @@ def test_one_primary_of_each_kind(databases):
     [
         ("email", {"password": "hunter2"}, "no setting password"),
         ("email", {"imap_port": "993"}, "imap_port is no port"),
+        ("email", {"authserv_id": "mx.google.com; dmarc=pass"}, "authserv_id is no name of a server"),
+        ("email", {"authserv_hops": -1}, "authserv_hops is no number from 0 to 20"),
         ("email", {"smtp_port": 0}, "smtp_port is no port"),
         ("email", {"smtp_port": True}, "smtp_port is no port"),
         ("fax", {}, "no kind of credential"),
