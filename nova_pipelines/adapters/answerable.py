@@ -21,7 +21,7 @@ _MACHINES = ("X-Autoreply", "X-Autorespond", "X-Autoresponder", "X-Failed-Recipi
 #: local parts that nobody reads, or that are machines; with or without a tag (`bounces+123=x`)
 _NOBODY = re.compile(
     r"(?:mailer-daemon|postmaster|listserv|majordomo|bounces?|.*-bounces?|.*-request"
-    r"|(?:.*[-_.])?(?:no|do-?not|dont|never|nicht|ne)[-_.]?(?:reply|respond|antworten|repondre|responder|contestar)"
+    r"|(?:.*[-_.])?(?:no|do[-_.]?not|dont|never|nicht|ne)[-_.]?(?:reply|respond|antworten|repondre|responder|contestar)"
     r"(?:[-_.].*)?)(?:\+.*)?",
     re.IGNORECASE,
 )

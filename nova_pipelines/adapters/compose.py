@@ -24,6 +24,7 @@ LOOP_MARK = "nova-pipelines"
 OWN_ID = re.compile(r"<nova\.\d{1,12}\.[0-9a-f]{16}@[^<>\s]+>")
 #: an id that can stand in a header as it is: ASCII, one word, no line too long for a server
 MESSAGE_ID = re.compile(r"<[!-;=?-~]{1,250}>")
+_ADDRESS = re.compile(r"[^\s<>@\x00-\x1f\x7f]+@[^\s<>@\x00-\x1f\x7f]+")
 #: of a long thread the first ids and the last ones stay (RFC 5537 3.4.4 does the same)
 MAX_THREAD = 20
 
@@ -104,10 +105,16 @@ def compose(mail: Outgoing) -> EmailMessage:
     return message
 
 
-def _address(name: str, address: str) -> Address:
-    try:
-        return Address(display_name=clean_line(name, 100), addr_spec=wire_address(address))
-    except (ValueError, IndexError) as error:  # HeaderParseError is a ValueError
+def check_address(address: str) -> None:
+    """Raises PermanentError for what is no address, or could end a command or a header."""
+    if not _ADDRESS.fullmatch(address):
         raise PermanentError(
-            f"{clean_line(address, 100)!r} is no mail address", remedy="check sender and recipient"
-        ) from error
+            f"{clean_line(address, 100)!r} is no mail address", remedy="check the addresses of sender and recipients"
+        )
+
+
+def _address(name: str, address: str) -> Address:
+    check_address(address)
+    local, _, domain = wire_address(address).rpartition("@")
+    # not as addr_spec: the stdlib refuses a local part beyond ASCII there
+    return Address(display_name=clean_line(name, 100), username=local, domain=domain)

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from email import errors, policy
 from email.message import EmailMessage
 
-from nova_pipelines.adapters.compose import wire_address
+from nova_pipelines.adapters.compose import check_address, wire_address
 from nova_pipelines.adapters.connections import TlsMode, client_context, connection_failure
 from nova_pipelines.adapters.mail_headers import clean_line
 from nova_pipelines.adapters.sasl import TokenSource, login_with_token, provider_words, sasl_response
@@ -87,10 +87,7 @@ def _check_addresses(addresses: Sequence[str]) -> None:
     if len(addresses) < 2:
         raise PermanentError("the mail has no recipient", remedy="check the address that is answered")
     for address in addresses:
-        if not re.fullmatch(r"[^\s<>\x00-\x1f\x7f]+@[^\s<>@\x00-\x1f\x7f]+", address):
-            raise PermanentError(
-                f"{clean_line(address, 100)!r} is no mail address", remedy="check sender and recipients"
-            )
+        check_address(address)
 
 
 def _flattened(message: EmailMessage, addresses: Sequence[str]) -> tuple[bytes, bool]:
@@ -147,7 +144,7 @@ def _greet(config: SmtpConfig, server: smtplib.SMTP) -> None:
     code, reply = server.connect(config.host, config.port)
     if code != 220:
         raise _refusal(config, "greet", code, reply)
-    server.ehlo_or_helo_if_needed()
+    _hello(config, server)
     if config.tls != "starttls":
         return
     if not server.has_extn("starttls"):
@@ -156,7 +153,16 @@ def _greet(config: SmtpConfig, server: smtplib.SMTP) -> None:
             remedy='use tls="ssl" with the server\'s TLS port (usually 465)',
         )
     server.starttls(context=client_context(config.ca_file))
-    server.ehlo()
+    _hello(config, server)
+
+
+def _hello(config: SmtpConfig, server: smtplib.SMTP) -> None:
+    """EHLO, and HELO only for a server that does not know EHLO: one that is busy would seem to offer no STARTTLS."""
+    code, reply = server.ehlo()
+    if code in (500, 502):
+        code, reply = server.helo()
+    if code != 250:
+        raise _refusal(config, "greet", code, reply)
 
 
 def _log_in(config: SmtpConfig, server: smtplib.SMTP, user: str) -> None:

@@ -73,6 +73,8 @@ def exposed(client: ClientView | None, services: Services) -> Exposed:
         values = _in_the_clear(client, credentials)
         secrets: set[str] = set()
         for credential in credentials:
+            if credential.settings.get("oauth"):
+                continue  # a login by tokens has no password that code could use, and its tokens stay here
             opened = credential_secret(services.box(), credential)
             values[_PASSWORD[credential.kind]] = str(opened.get("password") or "")
             secrets |= {_long_enough(client, credential, str(secret)) for secret in opened.values() if secret}
@@ -84,7 +86,8 @@ def exposed_keys(client: ClientView | None, session: Session) -> frozenset[str]:
     if client is None or not client.expose_credentials:
         return frozenset()
     credentials = _primary(session, client)
-    return frozenset([*_in_the_clear(client, credentials), *(_PASSWORD[credential.kind] for credential in credentials)])
+    passwords = (_PASSWORD[credential.kind] for credential in credentials if not credential.settings.get("oauth"))
+    return frozenset([*_in_the_clear(client, credentials), *passwords])
 
 
 def _primary(session: Session, client: ClientView) -> list[Credential]:

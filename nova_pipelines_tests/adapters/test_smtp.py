@@ -8,6 +8,7 @@ import time
 import traceback
 from contextlib import contextmanager
 from email.message import EmailMessage
+from pathlib import Path
 
 import pytest
 
@@ -19,6 +20,7 @@ from nova_pipelines.domain.errors import (
     PermanentError,
     TransientError,
 )
+from nova_pipelines_tests.fixtures.certificate import Authority, make_authority
 from nova_pipelines_tests.fixtures.smtp_sink import SmtpSink
 from nova_pipelines_tests.fixtures.sockets import black_hole, closed_port, talking_server
 
@@ -106,6 +108,93 @@ def test_a_certificate_that_cannot_be_verified_is_refused(tls):
         with pytest.raises(ConfigurationError, match=r"127\.1"):
             check(config(sink.port, host="127.1", tls=tls, ca_file=sink.ca_file))
         assert sink.messages == []
+
+
+@pytest.fixture(scope="module")
+def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
+    return make_authority(tmp_path_factory.mktemp("authority"))
+
+
+@pytest.mark.parametrize("tls", ["starttls", "ssl"])
+@pytest.mark.parametrize(
+    ("names", "days", "words"),
+    [
+        (("localhost",), 1, None),
+        (("localhost",), -1, "certificate has expired"),
+        (("mail.other.example",), 1, "Hostname mismatch"),
+        (("*.localhost",), 1, "Hostname mismatch"),
+    ],
+    ids=["good", "expired", "another host", "wildcard"],
+)
+def test_a_certificate_of_an_authority(tls, names, days, words, authority: Authority, tmp_path: Path):
+    with SmtpSink(tls=tls, certificate=authority.issue(tmp_path, names=names, days=days)) as sink:
+        settings = config(sink.port, host="localhost", tls=tls, ca_file=str(authority.ca_file))
+        if words is None:
+            send_to(settings)
+            assert len(sink.wait_for(1)) == 1
+            with pytest.raises(ConfigurationError, match="certificate"):  # the system does not know this authority
+                send_to(config(sink.port, host="localhost", tls=tls))
+        else:
+            with pytest.raises(ConfigurationError, match=words):
+                send_to(settings)
+        assert len(sink.messages) == (words is None)
+
+
+def test_starttls_that_somebody_stripped_on_the_way(authority: Authority, tmp_path: Path):
+    """A man in the middle takes the offer out of the answer of a real server: no name, password or mail goes out."""
+    with SmtpSink(tls="starttls", login=True, certificate=authority.issue(tmp_path)) as sink:
+        heard: list[bytes] = []
+
+        def strip(client: socket.socket) -> None:
+            with socket.create_connection(("127.0.0.1", sink.port), 10) as real:
+                lines, answers = client.makefile("rb"), real.makefile("rb")
+                client.sendall(answers.readline())
+                while line := lines.readline():
+                    heard.append(line)
+                    real.sendall(line)
+                    while answer := answers.readline():
+                        client.sendall(answer.replace(b"STARTTLS", b"XXXXXXXX"))
+                        if answer[3:4] == b" ":
+                            break
+
+        with talking_server(strip) as port, pytest.raises(ConfigurationError, match="offers no STARTTLS"):
+            send_to(config(port, tls="starttls", user="nova", password=SECRET, ca_file=str(authority.ca_file)))
+    assert [line.split()[0] for line in heard] == [b"ehlo", b"quit"]
+
+
+@pytest.mark.parametrize(
+    ("reply", "expected"),
+    [
+        ("550 5.7.1 Relaying denied", PermanentError),
+        ("554 5.7.1 Message contains spam", PermanentError),
+        ("550 5.1.1 no such user", PermanentError),
+        ("552 5.2.2 mailbox full", PermanentError),
+        ("530 5.7.57 Client not authenticated to send mail", CredentialError),
+        ("550 5.7.57 Client was not authenticated", CredentialError),
+        ("550 5.7.60 Client does not have permissions to send as this sender", CredentialError),
+        ("535 5.7.139 Authentication unsuccessful, basic authentication is disabled", CredentialError),
+        ("450 4.7.1 Greylisted, come back in five minutes", TransientError),
+        ("451 4.7.500 Server busy", TransientError),
+        ("452 4.2.2 mailbox full", TransientError),
+        ("421 4.7.66 TLS 1.0 and 1.1 are not supported", TransientError),
+    ],
+)
+@pytest.mark.parametrize("stage", ["MAIL", "CONTENT"])
+def test_enhanced_codes_tell_a_missing_login_from_a_refusal(stage, reply, expected):
+    with server_failing_at(stage, reply=reply) as (port, _), pytest.raises(expected) as refused:
+        send_to(config(port))
+    assert type(refused.value) is expected
+    assert reply in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("reply", "expected"), [("421 4.3.2 shutting down", TransientError), ("554 go", PermanentError)]
+)
+def test_a_server_that_refuses_the_greeting_itself(reply, expected):
+    """Not that it offers no STARTTLS, as it seems after smtplib's HELO."""
+    with server_failing_at("EHLO", reply=reply) as (port, _), pytest.raises(expected, match=reply) as refused:
+        send_to(config(port, tls="starttls"))
+    assert type(refused.value) is expected
 
 
 def test_without_starttls_nothing_is_sent(smtp_sink):
