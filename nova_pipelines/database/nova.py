@@ -24,10 +24,12 @@ from sqlalchemy import (
 from sqlalchemy.orm import Mapped, mapped_column, relationship
 
 from nova_pipelines.database.base import NovaBase
+from nova_pipelines.database.mailbox_tables import Alert, AlertNotice, MailboxState
 from nova_pipelines.database.sandbox_tables import BreakerRow, SandboxGate, SandboxRow
 from nova_pipelines.database.types import CanonicalJSON, utc_now
 
-__all__ = ["BreakerRow", "NovaBase", "SandboxGate", "SandboxRow"]  # more tables of this database
+# more tables of this database
+__all__ = ["Alert", "AlertNotice", "BreakerRow", "MailboxState", "NovaBase", "SandboxGate", "SandboxRow"]
 
 
 class Catalog(NovaBase):
@@ -187,6 +189,12 @@ class Message(NovaBase):
     flagged_at: Mapped[datetime | None]
     attempts: Mapped[int] = mapped_column(default=0)
     error: Mapped[str | None] = mapped_column(Text)
+    #: when the server took it in (INTERNALDATE)
+    received_at: Mapped[datetime | None]
+    #: a person settled a mail that was set aside: it is not to be read
+    handled_at: Mapped[datetime | None]
+    handled_by: Mapped[str | None] = mapped_column(String(200))
+    handled_note: Mapped[str | None] = mapped_column(Text)
     created_at: Mapped[datetime] = mapped_column(default=utc_now)
     updated_at: Mapped[datetime] = mapped_column(default=utc_now, onupdate=utc_now)
 

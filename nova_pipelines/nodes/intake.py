@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 
 from sqlalchemy import select
 from sqlalchemy.exc import IntegrityError
@@ -17,6 +16,7 @@ from sqlalchemy.orm import Session
 
 from nova_pipelines.adapters.imap import Mailbox, MailHeader
 from nova_pipelines.adapters.mime import ParsedMail, parse_mail
+from nova_pipelines.database.mailboxes import record_failure, record_success
 from nova_pipelines.database.nova import (
     Credential,
     MailFolder,
@@ -38,6 +38,8 @@ class ScanReport:
     stored: int = 0
     duplicates: int = 0
     quarantined: int = 0
+    #: mails that the search saw and that are not in the ledger yet
+    waiting: int = 0
     complete: bool = True
     errors: list[str] = field(default_factory=list)
 
@@ -58,9 +60,9 @@ def scan_mailbox(
         with Mailbox(config) as mailbox:
             _scan(services, mailbox, credential_id, folder, limit, deadline, report)
     except NovaError as error:
-        _record_health(services, credential_id, str(error))
+        _record_health(services, credential_id, folder, error)
         raise
-    _record_health(services, credential_id, None)
+    _record_health(services, credential_id, folder, None, waiting=report.waiting)
     return report
 
 
@@ -87,13 +89,14 @@ def _scan(
             )
         )
     waiting = [uid for uid in mailbox.candidates(first_uid) if uid not in known]
-    report.complete = len(waiting) <= limit
+    report.complete, report.waiting = len(waiting) <= limit, len(waiting)
     waiting = waiting[:limit]
     headers = mailbox.headers(waiting)
     for uid in waiting:
         if deadline is not None and time.monotonic() > deadline:
             report.complete = False
             return
+        report.waiting -= 1
         if uid not in headers:
             continue  # it vanished: somebody moved or deleted it
         message_id = _ledger_row(services, credential_id, folder, state.uidvalidity, headers[uid], report)
@@ -253,9 +256,11 @@ def _too_often(services: Services, message_id: int, error: str) -> bool:
         return message.status == "quarantined"
 
 
-def _record_health(services: Services, credential_id: int, error: str | None) -> None:
+def _record_health(
+    services: Services, credential_id: int, folder: str, error: NovaError | None, *, waiting: int = 0
+) -> None:
     with services.databases.nova.session() as session:
-        credential = session.get_one(Credential, credential_id)
-        credential.last_error = error
         if error is None:
-            credential.last_success_at = datetime.now(UTC)
+            record_success(session, credential_id, folder, waiting=waiting)
+        else:
+            record_failure(session, credential_id, folder, error)
