@@ -37,9 +37,6 @@ class MailboxState(NovaBase):
     tried_with: Mapped[datetime | None]
     #: mails that the last search saw on the server and that are not in the ledger yet
     waiting: Mapped[int] = mapped_column(default=0)
-    #: the last observation that was reported to Dagster, and what it said
-    observed_at: Mapped[datetime | None]
-    observed: Mapped[str | None] = mapped_column(Text)
 
 
 class Alert(NovaBase):

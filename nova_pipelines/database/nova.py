@@ -24,12 +24,22 @@ from sqlalchemy import (
 from sqlalchemy.orm import Mapped, mapped_column, relationship
 
 from nova_pipelines.database.base import NovaBase
+from nova_pipelines.database.mail_events import MailboxEvent
 from nova_pipelines.database.mailbox_tables import Alert, AlertNotice, MailboxState
 from nova_pipelines.database.sandbox_tables import BreakerRow, SandboxGate, SandboxRow
 from nova_pipelines.database.types import CanonicalJSON, utc_now
 
 # more tables of this database
-__all__ = ["Alert", "AlertNotice", "BreakerRow", "MailboxState", "NovaBase", "SandboxGate", "SandboxRow"]
+__all__ = [
+    "Alert",
+    "AlertNotice",
+    "BreakerRow",
+    "MailboxEvent",
+    "MailboxState",
+    "NovaBase",
+    "SandboxGate",
+    "SandboxRow",
+]
 
 
 class Catalog(NovaBase):
@@ -143,8 +153,9 @@ class Credential(NovaBase):
 
 
 class MailFolder(NovaBase):
-    """A folder of a mailbox under one UIDVALIDITY. `first_uid` is UIDNEXT at the first scan: mails from
-    there on count whether read or not, older ones only if unread (or all, after UIDVALIDITY changed)."""
+    """A folder of a mailbox under one UIDVALIDITY. Mails from `first_uid` on count whether read or not, older
+    ones only if unread. It begins as UIDNEXT of the first scan (1 after UIDVALIDITY changed) and rises past mails
+    that are done with, so that a scan does not look at all of them again."""
 
     __tablename__ = "mail_folders"
     __table_args__ = (UniqueConstraint("credential_id", "folder", "uidvalidity"),)
@@ -165,6 +176,8 @@ class Message(NovaBase):
     __table_args__ = (
         UniqueConstraint("credential_id", "folder", "uidvalidity", "uid"),
         Index("ix_messages_credential_id_message_id", "credential_id", "message_id"),
+        Index("ix_messages_credential_id_fingerprint", "credential_id", "fingerprint"),
+        Index("ix_messages_credential_id_provider_id", "credential_id", "provider_id"),
         Index("ix_messages_status", "status"),
     )
 
@@ -176,13 +189,17 @@ class Message(NovaBase):
     uid: Mapped[int] = mapped_column(BigInteger)
     message_id: Mapped[str | None] = mapped_column(String(998))
     sha256: Mapped[str | None] = mapped_column(String(64))
+    #: SHA-256 of what the author wrote (mail_identity.py): the same for the same mail on any way and in any folder
+    fingerprint: Mapped[str | None] = mapped_column(String(64))
+    #: the provider's own stable identity of the mail: `gmail:<X-GM-MSGID>`
+    provider_id: Mapped[str | None] = mapped_column(String(40))
     sender: Mapped[str | None] = mapped_column(Text)
     subject: Mapped[str | None] = mapped_column(Text)
     sent_at: Mapped[datetime | None]
     size: Mapped[int | None]
-    #: what a context gets of the mail: from, name, reply_to, subject, date, message_id, text, automatic
+    #: what a context gets of the mail (intake.mail_fields)
     mail: Mapped[dict[str, Any] | None]
-    #: seen → stored → assigned; or duplicate, quarantined
+    #: seen → stored → assigned; or duplicate, quarantined, gone (removed from the server before it was read)
     status: Mapped[str] = mapped_column(String(12), default="seen")
     duplicate_of: Mapped[int | None] = mapped_column(ForeignKey("messages.id"))
     #: when it was marked (or moved) on the server, after all its executions were completed

@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from sqlalchemy import select
 
 from nova_pipelines.adapters.imap import Mailbox
+from nova_pipelines.database.mailboxes import due
 from nova_pipelines.database.nova import Credential, Execution, Message
 from nova_pipelines.domain.errors import NovaError
 from nova_pipelines.nodes.services import Services, mailbox_config
@@ -25,6 +26,8 @@ def settle_messages(
     errors: list[NovaError] = []
     for credential_id, folder, uidvalidity, messages in _done(services, workflow_id, message_ids):
         if then != "nothing":
+            if not _due(services, credential_id, folder):
+                continue  # the search of this mailbox failed a short while ago; no second login at every tick
             try:
                 _flag_all(services, credential_id, folder, uidvalidity, list(messages.values()), then)
             except NovaError as error:
@@ -37,6 +40,11 @@ def settle_messages(
     if errors:
         raise errors[0]
     return flagged
+
+
+def _due(services: Services, credential_id: int, folder: str) -> bool:
+    with services.databases.nova.read() as session:
+        return due(session, credential_id, folder)
 
 
 def _flag_all(

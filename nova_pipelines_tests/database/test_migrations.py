@@ -20,7 +20,7 @@ from nova_pipelines_tests.fixtures.postgres import fresh_database, settings_for,
 
 ROOT = Path(__file__).parents[2]
 METADATA = (NovaBase.metadata, FacturasBase.metadata)
-REVISIONS = ["0001", "0002", "0003", "0004", "0007"]
+REVISIONS = ["0001", "0002", "0003", "0004", "0005", "0007"]
 HEAD = REVISIONS[-1]
 
 

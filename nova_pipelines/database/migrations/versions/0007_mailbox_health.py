@@ -6,7 +6,7 @@ import sqlalchemy as sa
 from alembic import op
 
 revision = "0007"
-down_revision = "0004"
+down_revision = "0005"
 branch_labels = None
 depends_on = None
 
@@ -28,8 +28,6 @@ def upgrade(engine_name: str) -> None:
         sa.Column("next_attempt_at", sa.DateTime(timezone=True), nullable=True),
         sa.Column("tried_with", sa.DateTime(timezone=True), nullable=True),
         sa.Column("waiting", sa.Integer(), nullable=False),
-        sa.Column("observed_at", sa.DateTime(timezone=True), nullable=True),
-        sa.Column("observed", sa.Text(), nullable=True),
         sa.ForeignKeyConstraint(
             ["credential_id"],
             ["credentials.id"],
