@@ -12,10 +12,11 @@ import io
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import date, datetime
 from types import TracebackType
 from typing import Any, NoReturn, Self
 
+from imap_tools.consts import SHORT_MONTH_NAMES
 from imap_tools.errors import UnexpectedCommandStatusError
 from imap_tools.utils import encode_folder
 
@@ -44,7 +45,9 @@ HEADER_BATCH = 200
 CHUNK_BYTES = 1024 * 1024
 #: of each mail at most so many bytes of headers are read
 HEADER_BYTES = 32 * 1024
-_HEADER_ITEMS = f"(UID RFC822.SIZE BODY.PEEK[HEADER.FIELDS (MESSAGE-ID FROM SUBJECT DATE)]<0.{HEADER_BYTES}>)"
+_HEADER_ITEMS = (
+    f"(UID RFC822.SIZE INTERNALDATE BODY.PEEK[HEADER.FIELDS (MESSAGE-ID FROM SUBJECT DATE)]<0.{HEADER_BYTES}>)"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +71,8 @@ class MailHeader:
     subject: str
     sent_at: datetime | None
     size: int
+    #: when the server took it in (INTERNALDATE), in UTC
+    received_at: datetime | None = None
 
 
 class Mailbox:
@@ -126,6 +131,15 @@ class Mailbox:
             # trap 6: `n:*` means the last mail if n is beyond it
             recent = {uid for uid in self._search(f"UID {first}:*") if uid >= first}
         return sorted(unread | recent)
+
+    def received_since(self, first: date, before: date | None) -> list[int]:
+        """UIDs, ascending, of the mails that came from the day `first` on and before the day `before`, read or not.
+
+        IMAP compares days of INTERNALDATE as the server's own time zone has them (RFC 3501, 6.4.4).
+        """
+        criteria = f"SINCE {_imap_day(first)}" + (f" BEFORE {_imap_day(before)}" if before else "")
+        with self._talking("search by date"):
+            return sorted(self._search(criteria))
 
     def headers(self, uids: Sequence[int]) -> dict[int, MailHeader]:
         """Headers in batches of 200; a mail that vanished is left out, nothing is marked as read."""
@@ -303,6 +317,10 @@ class Mailbox:
         return piece
 
 
+def _imap_day(day: date) -> str:
+    return f"{day.day}-{SHORT_MONTH_NAMES[day.month - 1]}-{day.year:04}"  # English in every locale
+
+
 def _uid_set(uids: Sequence[int]) -> str:
     return ",".join(str(uid) for uid in uids)
 
@@ -317,4 +335,5 @@ def _header(uid: int, mail: Fetched) -> MailHeader:
         subject=text_value(headers, "Subject"),
         sent_at=date_value(headers),
         size=mail.number(SIZE) or 0,
+        received_at=mail.internal_date(),
     )

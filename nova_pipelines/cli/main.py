@@ -5,7 +5,20 @@ from typing import Annotated
 
 import typer
 
-from nova_pipelines.cli import chain, client, costs, executions, invoices, run, sandbox, serve, system, up, workflow
+from nova_pipelines.cli import (
+    chain,
+    client,
+    costs,
+    executions,
+    invoices,
+    mailbox,
+    run,
+    sandbox,
+    serve,
+    system,
+    up,
+    workflow,
+)
 from nova_pipelines.cli.errors import EXIT_CODES, NovaGroup
 
 app = typer.Typer(
@@ -42,6 +55,7 @@ app.command()(run.run)
 app.command()(costs.costs)
 app.add_typer(client.app, name="client")
 app.add_typer(workflow.app, name="workflow")
+app.add_typer(mailbox.app, name="mailbox")
 app.add_typer(executions.app, name="executions")
 app.add_typer(chain.app, name="chain")
 app.add_typer(invoices.app, name="invoices")

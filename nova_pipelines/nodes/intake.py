@@ -16,7 +16,7 @@ from sqlalchemy.orm import Session
 
 from nova_pipelines.adapters.imap import Mailbox, MailHeader
 from nova_pipelines.adapters.mime import ParsedMail, parse_mail
-from nova_pipelines.database.mailboxes import record_failure, record_success
+from nova_pipelines.database.mailboxes import error_kind, record_failure, record_success
 from nova_pipelines.database.nova import (
     Credential,
     MailFolder,
@@ -24,6 +24,7 @@ from nova_pipelines.database.nova import (
     MessageDocument,
 )
 from nova_pipelines.domain.errors import NovaError, PermanentError, TransientError
+from nova_pipelines.nodes.reconciling import leave_old_folder, mark_gone, unfinished
 from nova_pipelines.nodes.services import Services, mailbox_config
 
 #: a mail that failed this often on its way into the store is set aside and blocks none after it
@@ -88,7 +89,9 @@ def _scan(
                 )
             )
         )
-    waiting = [uid for uid in mailbox.candidates(first_uid) if uid not in known]
+        claimed = unfinished(session, credential_id, folder, state.uidvalidity)
+    found = {*mailbox.candidates(first_uid), *claimed.again}
+    waiting = sorted(found - known - claimed.resting)
     report.complete, report.waiting = len(waiting) <= limit, len(waiting)
     waiting = waiting[:limit]
     headers = mailbox.headers(waiting)
@@ -98,9 +101,28 @@ def _scan(
             return
         report.waiting -= 1
         if uid not in headers:
-            continue  # it vanished: somebody moved or deleted it
-        message_id = _ledger_row(services, credential_id, folder, state.uidvalidity, headers[uid], report)
-        _store(services, mailbox, message_id, uid, report)
+            # it vanished: somebody moved or deleted it
+            mark_gone(services, credential_id, folder, state.uidvalidity, uid)
+            continue
+        take_in(services, mailbox, credential_id, folder, state.uidvalidity, headers[uid], report)
+    if report.complete:
+        with services.databases.nova.session() as session:
+            leave_old_folder(session, credential_id, folder, state.uidvalidity)
+
+
+def take_in(
+    services: Services,
+    mailbox: Mailbox,
+    credential_id: int,
+    folder: str,
+    uidvalidity: int,
+    header: MailHeader,
+    report: ScanReport,
+) -> None:
+    """Brings one mail of the open folder into ledger and store. Raises TransientError; what a mail is to blame for
+    stands in its row."""
+    message_id = _ledger_row(services, credential_id, folder, uidvalidity, header, report)
+    _store(services, mailbox, message_id, header.uid, report)
 
 
 def _first_uid(session: Session, credential_id: int, folder: str, uidvalidity: int, uidnext: int) -> int:
@@ -143,6 +165,7 @@ def _ledger_row(
                 subject=header.subject,
                 sent_at=header.sent_at,
                 size=header.size,
+                received_at=header.received_at,
             )
             try:
                 with session.begin_nested():
@@ -170,7 +193,7 @@ def _store(services: Services, mailbox: Mailbox, message_id: int, uid: int, repo
         return
     except TransientError as error:
         report.errors.append(str(error))
-        if _too_often(services, message_id, str(error)):
+        if _too_often(services, message_id, error):
             report.quarantined += 1
             return
         raise
@@ -247,10 +270,12 @@ def _quarantine(services: Services, message_id: int, error: str) -> None:
         message.status, message.error = "quarantined", error
 
 
-def _too_often(services: Services, message_id: int, error: str) -> bool:
+def _too_often(services: Services, message_id: int, error: TransientError) -> bool:
     with services.databases.nova.session() as session:
         message = session.get_one(Message, message_id)
-        message.error = error
+        message.error = str(error)
+        if error_kind(error) == "nova":
+            message.attempts -= 1  # a full disk here is not the mail's fault
         if message.attempts >= MAX_ATTEMPTS:
             message.status = "quarantined"
         return message.status == "quarantined"

@@ -72,7 +72,8 @@ def _done(
         Execution.workflow_id == workflow_id, Execution.message_id.is_not(None)
     )
     duplicate = (Message.status == "duplicate") & Message.duplicate_of.in_(
-        select(Message.id).where(Message.flagged_at.is_not(None))
+        # of this workflow's mails: another one's may be for another end
+        select(Message.id).where(Message.flagged_at.is_not(None), Message.id.in_(any_execution))
     )
     done = (Message.status == "assigned") & Message.id.in_(any_execution) & Message.id.not_in(open_or_failed)
     query = select(Message).where(Message.flagged_at.is_(None), done | duplicate).order_by(Message.id)
