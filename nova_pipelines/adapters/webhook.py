@@ -72,8 +72,8 @@ def post(config: WebhookConfig, data: Mapping[str, Any], *, moment: int, deliver
     path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
     with _connection(config, parts.scheme, parts.hostname) as connection:
         connection.request("POST", path, body=body, headers=headers)
-        answer = connection.getresponse()
-        words = answer.read(MAX_ANSWER_BYTES).decode("utf-8", "replace")
+        with connection.getresponse() as answer:
+            words = answer.read(MAX_ANSWER_BYTES).decode("utf-8", "replace")
     if 200 <= answer.status < 300:
         return answer.status
     raise _refusal(config, answer.status, words)
