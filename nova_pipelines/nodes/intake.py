@@ -8,6 +8,7 @@ Order: ledger row → raw mail in the store → documents → executions committ
 from __future__ import annotations
 
 import time
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 
 from sqlalchemy import select
@@ -16,7 +17,7 @@ from sqlalchemy.orm import Session
 
 from nova_pipelines.adapters.imap import Mailbox, MailHeader
 from nova_pipelines.adapters.mime import ParsedMail, parse_mail
-from nova_pipelines.database.mailboxes import error_kind, record_failure, record_success
+from nova_pipelines.database.mailboxes import record_failure, record_success
 from nova_pipelines.database.nova import (
     Credential,
     MailFolder,
@@ -24,11 +25,8 @@ from nova_pipelines.database.nova import (
     MessageDocument,
 )
 from nova_pipelines.domain.errors import NovaError, PermanentError, TransientError
-from nova_pipelines.nodes.reconciling import leave_old_folder, mark_gone, unfinished
+from nova_pipelines.nodes.reconciling import leave_old_folder, mark_gone, note_failure, read_headers, unfinished
 from nova_pipelines.nodes.services import Services, mailbox_config
-
-#: a mail that failed this often on its way into the store is set aside and blocks none after it
-MAX_ATTEMPTS = 5
 
 
 @dataclass(slots=True)
@@ -46,25 +44,34 @@ class ScanReport:
 
 
 def scan_mailbox(
-    services: Services, credential_id: int, folder: str, *, limit: int = 200, deadline: float | None = None
+    services: Services,
+    credential_id: int,
+    folder: str,
+    *,
+    mailbox: Mailbox | None = None,
+    limit: int = 200,
+    deadline: float | None = None,
 ) -> ScanReport:
     """Brings new mails of one folder into ledger and store, oldest first.
 
-    At most `limit` mails, and none begun after `deadline` (time.monotonic). Raises TransientError or
+    At most `limit` mails, and none begun after `deadline` (time.monotonic). `mailbox`: an open connection to
+    this credential's mailbox, which stays open; None: one is opened and closed. Raises TransientError or
     CredentialError when the mailbox cannot be read; the mailbox's health is recorded either way.
     """
-    with services.databases.nova.read() as session:
-        credential = session.get_one(Credential, credential_id)
-        config = mailbox_config(credential, services.box())
     report = ScanReport()
     try:
-        with Mailbox(config) as mailbox:
-            _scan(services, mailbox, credential_id, folder, limit, deadline, report)
+        with _open(services, credential_id) if mailbox is None else nullcontext(mailbox) as opened:
+            _scan(services, opened, credential_id, folder, limit, deadline, report)
     except NovaError as error:
         _record_health(services, credential_id, folder, error)
         raise
     _record_health(services, credential_id, folder, None, waiting=report.waiting)
     return report
+
+
+def _open(services: Services, credential_id: int) -> Mailbox:
+    with services.databases.nova.read() as session:
+        return Mailbox(mailbox_config(session.get_one(Credential, credential_id), services.box()))
 
 
 def _scan(
@@ -93,18 +100,16 @@ def _scan(
     found = {*mailbox.candidates(first_uid), *claimed.again}
     waiting = sorted(found - known - claimed.resting)
     report.complete, report.waiting = len(waiting) <= limit, len(waiting)
-    waiting = waiting[:limit]
-    headers = mailbox.headers(waiting)
-    for uid in waiting:
+    place = (credential_id, folder, state.uidvalidity)
+    for uid, header in read_headers(services, mailbox, place, waiting[:limit], claimed.again):
         if deadline is not None and time.monotonic() > deadline:
             report.complete = False
             return
         report.waiting -= 1
-        if uid not in headers:
-            # it vanished: somebody moved or deleted it
-            mark_gone(services, credential_id, folder, state.uidvalidity, uid)
-            continue
-        take_in(services, mailbox, credential_id, folder, state.uidvalidity, headers[uid], report)
+        if header is None:  # it vanished: somebody moved or deleted it
+            mark_gone(services, place, uid)
+        else:
+            take_in(services, mailbox, credential_id, folder, state.uidvalidity, header, report)
     if report.complete:
         with services.databases.nova.session() as session:
             leave_old_folder(session, credential_id, folder, state.uidvalidity)
@@ -174,6 +179,9 @@ def _ledger_row(
             except IntegrityError:  # another scan of this mailbox was faster
                 message = session.scalars(select(Message).filter_by(**place)).one()
         message.attempts += 1
+        if message.size is None:  # claimed before anything of it was known
+            message.message_id, message.sender, message.subject = header.message_id, header.sender, header.subject
+            message.sent_at, message.size, message.received_at = header.sent_at, header.size, header.received_at
         return message.id
 
 
@@ -193,10 +201,8 @@ def _store(services: Services, mailbox: Mailbox, message_id: int, uid: int, repo
         return
     except TransientError as error:
         report.errors.append(str(error))
-        if _too_often(services, message_id, error):
-            report.quarantined += 1
-            return
-        raise
+        report.quarantined += _too_often(services, message_id, error)
+        raise  # the line may be broken, and the next mail is not to blame for that
     with services.databases.nova.session() as session:
         message = session.get_one(Message, message_id, with_for_update=True)
         if message.status != "seen":
@@ -272,13 +278,7 @@ def _quarantine(services: Services, message_id: int, error: str) -> None:
 
 def _too_often(services: Services, message_id: int, error: TransientError) -> bool:
     with services.databases.nova.session() as session:
-        message = session.get_one(Message, message_id)
-        message.error = str(error)
-        if error_kind(error) == "nova":
-            message.attempts -= 1  # a full disk here is not the mail's fault
-        if message.attempts >= MAX_ATTEMPTS:
-            message.status = "quarantined"
-        return message.status == "quarantined"
+        return note_failure(session.get_one(Message, message_id), error)
 
 
 def _record_health(
