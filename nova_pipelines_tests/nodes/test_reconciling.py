@@ -165,7 +165,8 @@ def test_a_mail_that_the_server_cannot_read_blocks_none_after_it(world: World, p
     assert aside[0].attempts == MAX_ATTEMPTS
     assert "IMAP server" in (aside[0].error or "")
 
-    poison.chmod(0o600)  # mended: a person releases it
+    (now_at,) = world.user.home.rglob(poison.name.partition(",")[0] + "*")  # Dovecot has moved it to `cur`
+    now_at.chmod(0o600)  # mended: a person releases it
     with world.services.databases.nova.session() as session:
         quarantine.release(session, aside[0].id, by="ana")
     scan(world)
