@@ -21,6 +21,9 @@ HERE = {"containers": ROOT / "deploy", "processes": ROOT / "deploy/process"}
 #: set in the image, or of no use to a run
 NOT_FOR_RUNS = {"NOVA_HOME", "PORT", "REDIS_URL", "NOVA_CODE_HOST", "NOVA_CODE_PORT", "NOVA_DAGSTER_URL", "NOVA_DEBUG"}
 
+#: alerts are the sensors' matter: no run needs to know their passwords
+NOT_FOR_RUNS |= {name.upper() for name in Settings.model_fields if name.startswith("nova_alert_")}
+
 
 def _config(folder):
     return yaml.safe_load((folder / "dagster.yaml").read_text(encoding="utf-8"))

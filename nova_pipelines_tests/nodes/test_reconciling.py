@@ -249,6 +249,25 @@ def test_a_person_settles_a_mail_or_has_it_read_again(world: World):
         quarantine.release(session, 2**40, by="ana")
 
 
+# ---------------------------------------------------------------- stored but no execution
+
+
+def test_a_stored_mail_whose_scan_died_gets_its_execution_once(world: World):
+    """Killed between the store and the executions: the next look makes them, and only one of two does."""
+    compiled = world.publish(INVOICE_PROCESSING)
+    world.deliver(subject="stored")
+    scan(world)
+    assert states(world) == {"stored": "stored"}
+    made = [
+        make_executions(
+            world.services, workflow_id=compiled.workflow_id, version_id=compiled.version_id, folder="INBOX"
+        )
+        for _ in range(2)
+    ]
+    assert made == [[1], []]
+    assert states(world) == {"stored": "assigned"}
+
+
 # ---------------------------------------------------------------- done but not flagged
 
 
