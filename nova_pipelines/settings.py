@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import base64
 import binascii
+import re
 from datetime import date
 from decimal import Decimal
 from pathlib import Path
 from typing import Any, Literal, Self
+from urllib.parse import urlsplit
 
 from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -89,6 +91,19 @@ class Settings(BaseSettings):
     nova_watch_poll_seconds: float = Field(15, ge=1, le=3600)
     nova_watch_connections: int = Field(5, ge=1, le=100)
 
+    #: alerts about mailboxes: after so many minutes without a successful search, when the oldest mail has waited so
+    #: long, and how often an open alert is recalled
+    nova_alert_silent_minutes: float = Field(15, gt=0, le=10_080)
+    nova_alert_backlog_minutes: float = Field(60, gt=0, le=10_080)
+    nova_alert_remind_hours: float = Field(6, gt=0, le=720)
+    #: who gets them by mail, comma-separated; sent through an SMTP URL, or the account of a client (its slug)
+    nova_alert_mail_to: str | None = None
+    nova_alert_smtp_url: SecretStr | None = None
+    nova_alert_smtp_client: str | None = None
+    #: where they are posted to as JSON, and the key of its HMAC-SHA256
+    nova_alert_webhook_url: SecretStr | None = None
+    nova_alert_webhook_secret: SecretStr | None = None
+
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"] = "INFO"
     port: int = Field(3000, ge=1, le=65535)
     #: where the code server listens, and where daemon and web find it
@@ -142,6 +157,29 @@ class Settings(BaseSettings):
         split_server(server, 0)
         return server
 
+    @field_validator("nova_alert_mail_to")
+    @classmethod
+    def _addresses(cls, given: str | None) -> str | None:
+        wrong = [address for address in split_list(given) if not re.fullmatch(r"[^@\s<>]+@[^@\s<>]+", address)]
+        if wrong:
+            raise ValueError(f"{wrong[0]!r} is no mail address; write ana@example.com, luis@example.com")
+        return given
+
+    @field_validator("nova_alert_smtp_url")
+    @classmethod
+    def _smtp_url(cls, url: SecretStr | None) -> SecretStr | None:
+        # outside of a chained exception: the text may hold a password
+        if url and not is_url(url, "smtp", "smtps"):
+            raise ValueError("must be smtp://user:password@host:587?from=nova@example.com, or smtps://…:465")
+        return url
+
+    @field_validator("nova_alert_webhook_url")
+    @classmethod
+    def _http_url(cls, url: SecretStr | None) -> SecretStr | None:
+        if url and not is_url(url, "http", "https"):
+            raise ValueError("must be an address such as https://example.com/hook; only http and https are called")
+        return url
+
     @model_validator(mode="after")
     def _belong_together(self) -> Self:
         problems: list[str] = []
@@ -151,6 +189,8 @@ class Settings(BaseSettings):
             problems.append("GMAIL_EMAIL: set it and GMAIL_APP_PASSWORD together, or neither of the two")
         if self.database_url == self.facturas_database_url:
             problems.append("FACTURAS_DATABASE_URL: names the same database as DATABASE_URL; give it its own")
+        if self.nova_alert_mail_to and bool(self.nova_alert_smtp_url) == bool(self.nova_alert_smtp_client):
+            problems.append("NOVA_ALERT_MAIL_TO: needs NOVA_ALERT_SMTP_URL or NOVA_ALERT_SMTP_CLIENT, one of the two")
         if problems:
             raise ValueError("\n".join(problems))
         return self
@@ -268,6 +308,21 @@ def split_server(server: str, default_port: int) -> tuple[str, int]:
 
 def split_keys(keys: SecretStr | None) -> list[str]:
     return [key.strip() for key in keys.get_secret_value().split(",") if key.strip()] if keys else []
+
+
+def split_list(text: str | None) -> list[str]:
+    """The parts of a comma-separated value."""
+    return [part.strip() for part in (text or "").split(",") if part.strip()]
+
+
+def is_url(given: SecretStr, *schemes: str) -> bool:
+    """Whether it is a URL of one of these schemes with a host and, if at all, a port that can be."""
+    text = given.get_secret_value()
+    try:
+        url = urlsplit(text)
+        return url.scheme in schemes and bool(url.hostname) and url.port != 0 and text.isprintable() and " " not in text
+    except ValueError:
+        return False
 
 
 def is_fernet_key(key: str) -> bool:

@@ -12,6 +12,7 @@ pytest_plugins = [
     "nova_pipelines_tests.fixtures.smtp_sink",
     "nova_pipelines_tests.fixtures.world",
     "nova_pipelines_tests.fixtures.e2b",
+    "nova_pipelines_tests.fixtures.webhooks",
 ]
 
 os.environ["DAGSTER_DISABLE_TELEMETRY"] = "1"

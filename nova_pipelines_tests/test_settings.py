@@ -186,3 +186,31 @@ def test_no_secret_is_shown(environment):
     for text in (repr(settings), str(settings), settings.model_dump_json()):
         assert "hunter2" not in text
         assert key not in text
+
+
+def test_alerts_need_addresses_that_can_be(environment):
+    mail = {"NOVA_ALERT_MAIL_TO": "ana@example.com, luis@example.com"}
+    settings = environment(**mail, NOVA_ALERT_SMTP_URL="smtp://u:hunter2@h:587?from=a@b.c")
+    assert (settings.nova_alert_silent_minutes, settings.nova_alert_remind_hours) == (15, 6)
+    assert "hunter2" not in repr(settings)
+    both = "NOVA_ALERT_MAIL_TO: needs NOVA_ALERT_SMTP_URL or NOVA_ALERT_SMTP_CLIENT, one of the two"
+    assert both in refusal(environment, NOVA_ALERT_SMTP_CLIENT="idom")
+    assert both in refusal(environment, NOVA_ALERT_SMTP_CLIENT="", NOVA_ALERT_SMTP_URL="")
+    assert "'ana' is no mail address" in refusal(environment, NOVA_ALERT_MAIL_TO="ana")
+
+
+@pytest.mark.parametrize(
+    ("name", "url"),
+    [
+        ("NOVA_ALERT_WEBHOOK_URL", "file:///etc/hunter2"),
+        ("NOVA_ALERT_WEBHOOK_URL", "https://"),
+        ("NOVA_ALERT_WEBHOOK_URL", "https://h:99999/hunter2"),
+        ("NOVA_ALERT_WEBHOOK_URL", "https://h/hunter2\r\nX: y"),
+        ("NOVA_ALERT_SMTP_URL", "https://u:hunter2@h"),
+        ("NOVA_ALERT_SMTP_URL", "smtp:hunter2"),
+    ],
+)
+def test_addresses_of_alerts_are_checked_and_not_shown(environment, name, url):
+    message = refusal(environment, **{name: url})
+    assert f"{name}: must be" in message
+    assert "hunter2" not in message

@@ -10,9 +10,11 @@ from __future__ import annotations
 import imaplib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from datetime import date
 from types import TracebackType
 from typing import Any, NoReturn, Self
 
+from imap_tools.consts import SHORT_MONTH_NAMES
 from imap_tools.errors import UnexpectedCommandStatusError
 from imap_tools.utils import encode_folder
 
@@ -112,6 +114,15 @@ class Mailbox:
             # trap 6: `n:*` means the last mail if n is beyond it
             recent = {uid for uid in self._search(f"UID {first}:*") if uid >= first}
         return sorted(unread | recent)
+
+    def received_since(self, first: date, before: date | None) -> list[int]:
+        """UIDs, ascending, of the mails that came from the day `first` on and before the day `before`, read or not.
+
+        IMAP compares days of INTERNALDATE as the server's own time zone has them (RFC 3501, 6.4.4).
+        """
+        criteria = f"SINCE {_imap_day(first)}" + (f" BEFORE {_imap_day(before)}" if before else "")
+        with self._talking("search by date"):
+            return sorted(self._search(criteria))
 
     def headers(self, uids: Sequence[int]) -> dict[int, MailHeader]:
         """Headers in batches of 200; a mail that vanished is left out, nothing is marked as read."""
@@ -316,6 +327,10 @@ class Mailbox:
                 remedy="this server cannot be used for mails",
             )
         return piece
+
+
+def _imap_day(day: date) -> str:
+    return f"{day.day}-{SHORT_MONTH_NAMES[day.month - 1]}-{day.year:04}"  # English in every locale
 
 
 def _uid_set(uids: Sequence[int]) -> str:

@@ -5,9 +5,12 @@ Knows imaplib's way of handing them over and nothing of mailboxes.
 
 from __future__ import annotations
 
+import imaplib
 import re
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import Any
 
 _RECORD_START = re.compile(rb"\d+ \(")
@@ -25,6 +28,14 @@ class Fetched:
 
     text: bytes = b""
     body: bytes | None = field(default=None, repr=False)
+
+    def internal_date(self) -> datetime | None:
+        """INTERNALDATE in UTC; None where the response holds none that can be."""
+        parsed = imaplib.Internaldate2tuple(self.text)  # in local time
+        try:
+            return datetime.fromtimestamp(time.mktime(parsed), UTC) if parsed else None
+        except (ValueError, OverflowError):
+            return None
 
     def number(self, pattern: re.Pattern[bytes]) -> int | None:
         found = pattern.search(self.text)

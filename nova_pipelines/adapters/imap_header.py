@@ -24,7 +24,7 @@ from nova_pipelines.adapters.mail_headers import (
 
 #: of each mail at most so many bytes of headers are read
 HEADER_BYTES = 32 * 1024
-HEADER_ITEMS = f"UID RFC822.SIZE BODY.PEEK[HEADER.FIELDS (MESSAGE-ID FROM SUBJECT DATE)]<0.{HEADER_BYTES}>"
+HEADER_ITEMS = f"UID RFC822.SIZE INTERNALDATE BODY.PEEK[HEADER.FIELDS (MESSAGE-ID FROM SUBJECT DATE)]<0.{HEADER_BYTES}>"
 #: Gmail's own: https://developers.google.com/workspace/gmail/imap/imap-extensions
 GMAIL_CAPABILITY = "X-GM-EXT-1"
 GMAIL_ITEMS = "X-GM-MSGID X-GM-LABELS"
@@ -67,6 +67,8 @@ class MailHeader:
     size: int
     provider_id: str | None = None
     labels: tuple[str, ...] = ()
+    #: when the server took it in (INTERNALDATE), in UTC
+    received_at: datetime | None = None
 
 
 def read_header(uid: int, mail: Fetched) -> MailHeader:
@@ -82,6 +84,7 @@ def read_header(uid: int, mail: Fetched) -> MailHeader:
         size=mail.number(SIZE) or 0,
         provider_id=f"gmail:{gmail_id.group(1).decode()}" if gmail_id else None,
         labels=_labels(mail.text),
+        received_at=mail.internal_date(),
     )
 
 

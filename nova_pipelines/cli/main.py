@@ -11,6 +11,7 @@ from nova_pipelines.cli import (
     costs,
     executions,
     invoices,
+    mailbox,
     outbox,
     run,
     sandbox,
@@ -57,6 +58,7 @@ app.command()(run.run)
 app.command()(costs.costs)
 app.add_typer(client.app, name="client")
 app.add_typer(workflow.app, name="workflow")
+app.add_typer(mailbox.app, name="mailbox")
 app.add_typer(executions.app, name="executions")
 app.add_typer(chain.app, name="chain")
 app.add_typer(invoices.app, name="invoices")

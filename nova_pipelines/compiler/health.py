@@ -18,6 +18,7 @@ from nova_pipelines.adapters.imap import Mailbox
 from nova_pipelines.adapters.smtp import check as check_smtp
 from nova_pipelines.adapters.store import DocumentStore
 from nova_pipelines.compiler.publishing import stored_workflows
+from nova_pipelines.database.alerts import Trouble, open_alerts, undelivered
 from nova_pipelines.database.breaker import breaker_view
 from nova_pipelines.database.clients import credential_secret, mailboxes
 from nova_pipelines.database.failures import MIGRATE, describe
@@ -25,7 +26,10 @@ from nova_pipelines.database.migrate import pending
 from nova_pipelines.database.nova import Client, Credential
 from nova_pipelines.database.outbox import asking, count_mails
 from nova_pipelines.database.session import Databases, require_file
+from nova_pipelines.database.types import utc_now
 from nova_pipelines.domain.errors import ConfigurationError, CredentialError, NeedsPerson, NovaError, TransientError
+from nova_pipelines.nodes.alert_channels import channels
+from nova_pipelines.nodes.alerts import Limits, current_troubles
 from nova_pipelines.nodes.services import Services, mailbox_config, smtp_config
 from nova_pipelines.settings import Settings
 
@@ -100,6 +104,8 @@ def service_checks(settings: Settings, services: Services) -> list[Check]:
         *([Check("E2B breaker", lambda: _breaker(settings, databases))] if settings.sandbox == "e2b" else []),
         *_mail_checks(services),
         Check("outbox", lambda: _outbox(databases)),
+        *_mailbox_checks(settings, services),
+        Check("alerts", lambda: _alerts(settings, services)),
         Check("workflows", lambda: _workflows(databases)),
     ]
 
@@ -221,6 +227,40 @@ def _outbox(databases: Databases) -> str:
     raise NeedsPerson(
         f"mails that need a person: {'; '.join(told)}", remedy="nova outbox show N, then nova outbox resolve N"
     )
+
+
+def _mailbox_checks(settings: Settings, services: Services) -> list[Check]:
+    """One for each trouble that an alert would be about; none where all is well, which `IMAP …` says."""
+    try:
+        require_file(services.databases.nova)
+        with services.databases.nova.read() as session:
+            troubles = current_troubles(session, Limits.of(settings), utc_now())
+    except NovaError:  # a database that cannot be read has a check of its own
+        return []
+    return [
+        Check(f"mailbox {trouble.client} ({trouble.key})", lambda trouble=trouble: _raise(trouble))
+        for trouble in troubles
+    ]
+
+
+def _raise(trouble: Trouble) -> str:
+    raise TransientError(trouble.message, remedy=trouble.remedy)
+
+
+def _alerts(settings: Settings, services: Services) -> str:
+    """Whether alerts reach anybody, and those that could not be delivered."""
+    found, errors = channels(settings, services)
+    require_file(services.databases.nova)
+    with services.databases.nova.read() as session:
+        errors += [f"not delivered by {notice.channel} yet: {notice.error}" for notice in undelivered(session)]
+        count = len(open_alerts(session))
+    if errors:
+        raise TransientError(
+            "; ".join(dict.fromkeys(errors)), remedy="correct the NOVA_ALERT_… settings; it is tried again"
+        )
+    if not found:
+        return "nobody is told: set NOVA_ALERT_MAIL_TO or NOVA_ALERT_WEBHOOK_URL (docs/mailbox-health.md)"
+    return f"told by {' and '.join(channel.name for channel in found)}, {count} open"
 
 
 def _workflows(databases: Databases) -> str:

@@ -26,14 +26,18 @@ from sqlalchemy.orm import Mapped, mapped_column, relationship
 from nova_pipelines.database.base import NovaBase
 from nova_pipelines.database.mail_events import MailboxEvent
 from nova_pipelines.database.mail_tables import OutboxDecision, OutboxMail, TokenLease
+from nova_pipelines.database.mailbox_tables import Alert, AlertNotice, MailboxState
 from nova_pipelines.database.sandbox_tables import BreakerRow, SandboxGate, SandboxRow
 from nova_pipelines.database.types import CanonicalJSON, utc_now
 from nova_pipelines.database.watcher_tables import WatcherRow
 
 # more tables of this database
 __all__ = [
+    "Alert",
+    "AlertNotice",
     "BreakerRow",
     "MailboxEvent",
+    "MailboxState",
     "NovaBase",
     "OutboxDecision",
     "OutboxMail",
@@ -209,6 +213,12 @@ class Message(NovaBase):
     flagged_at: Mapped[datetime | None]
     attempts: Mapped[int] = mapped_column(default=0)
     error: Mapped[str | None] = mapped_column(Text)
+    #: when the server took it in (INTERNALDATE)
+    received_at: Mapped[datetime | None]
+    #: a person settled a mail that was set aside: it is not to be read
+    handled_at: Mapped[datetime | None]
+    handled_by: Mapped[str | None] = mapped_column(String(200))
+    handled_note: Mapped[str | None] = mapped_column(Text)
     created_at: Mapped[datetime] = mapped_column(default=utc_now)
     updated_at: Mapped[datetime] = mapped_column(default=utc_now, onupdate=utc_now)
 

@@ -11,7 +11,6 @@ import time
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 
 from sqlalchemy import bindparam, func, select
 from sqlalchemy.exc import IntegrityError
@@ -19,6 +18,7 @@ from sqlalchemy.orm import Session
 
 from nova_pipelines.adapters.imap import FolderState, Mailbox, MailHeader
 from nova_pipelines.adapters.mail_auth import Provider
+from nova_pipelines.database.mailboxes import record_failure, record_success
 from nova_pipelines.database.nova import Credential, MailFolder, Message, MessageDocument
 from nova_pipelines.domain.errors import NovaError, PermanentError, TransientError
 from nova_pipelines.nodes.mail_download import StoredMail, download, provider_of
@@ -29,10 +29,15 @@ from nova_pipelines.nodes.recognition import (
     new_folder,
     was_made_anew,
 )
+from nova_pipelines.nodes.reconciling import (
+    Folder,
+    leave_old_folder,
+    mark_gone,
+    note_failure,
+    read_headers,
+    unfinished,
+)
 from nova_pipelines.nodes.services import Services, mailbox_config
-
-#: a mail that failed this often on its way into the store is set aside and blocks none after it
-MAX_ATTEMPTS = 5
 
 
 @dataclass(slots=True)
@@ -69,9 +74,9 @@ def scan_mailbox(
         with _open(services, credential_id) if mailbox is None else nullcontext(mailbox) as opened:
             _scan(services, opened, credential_id, folder, limit, deadline, report)
     except NovaError as error:
-        _record_health(services, credential_id, str(error))
+        _record_health(services, credential_id, folder, error)
         raise
-    _record_health(services, credential_id, None)
+    _record_health(services, credential_id, folder, None, waiting=report.waiting)
     return report
 
 
@@ -90,31 +95,46 @@ def _scan(
     report: ScanReport,
 ) -> None:
     state = mailbox.opened(folder)
+    place = (credential_id, folder, state.uidvalidity)
     first_uid, provider = _begin(services, credential_id, folder, state)
     candidates = mailbox.candidates(first_uid)
-    if not mailbox.settled.issuperset(candidates):
-        with services.databases.nova.read() as session:
-            mailbox.settled |= _known(session, credential_id, folder, state.uidvalidity, candidates, mailbox.settled)
-    waiting = [uid for uid in candidates if uid not in mailbox.settled]
-    report.complete, report.waiting = len(waiting) <= limit, len(waiting)
-    waiting = waiting[:limit]
-    if not waiting:
-        _raise_mark(services, credential_id, folder, state.uidvalidity, first_uid, candidates)
-        return
-    headers = mailbox.headers(waiting)
     with services.databases.nova.read() as session:
+        claimed = unfinished(session, *place)
         anew = was_made_anew(session, credential_id, folder)
-    for uid in waiting:
+        if not mailbox.settled.issuperset(candidates):
+            mailbox.settled |= _known(session, *place, candidates, mailbox.settled)
+    waiting = sorted((set(candidates) - mailbox.settled - claimed.resting) | claimed.again)
+    report.complete, report.waiting = len(waiting) <= limit, len(waiting)
+    for uid, header in read_headers(services, mailbox, place, waiting[:limit], claimed.again):
         if deadline is not None and time.monotonic() > deadline:
             report.complete = False
             break
         report.waiting -= 1
-        if uid not in headers:
-            continue  # it vanished: somebody moved or deleted it
-        message_id = _ledger_row(services, credential_id, folder, state.uidvalidity, headers[uid], report, anew)
-        if message_id is not None:
-            _store(services, mailbox, message_id, headers[uid], provider, report)
-    _raise_mark(services, credential_id, folder, state.uidvalidity, first_uid, candidates)
+        if header is None:  # it vanished: somebody moved or deleted it
+            mark_gone(services, place, uid)
+        else:
+            take_in(services, mailbox, place, header, report, provider=provider, anew=anew)
+    if report.complete and anew:
+        with services.databases.nova.session() as session:
+            leave_old_folder(session, *place)
+    _raise_mark(services, *place, first_uid, candidates)
+
+
+def take_in(
+    services: Services,
+    mailbox: Mailbox,
+    place: Folder,
+    header: MailHeader,
+    report: ScanReport,
+    *,
+    provider: Provider | None,
+    anew: bool,
+) -> None:
+    """Brings one mail of the open folder into ledger and store. `provider`: whose word on senders counts; `anew`:
+    the folder was made anew. Raises TransientError; what a mail is to blame for stands in its row."""
+    message_id = _ledger_row(services, place, header, report, anew)
+    if message_id is not None:
+        _store(services, mailbox, message_id, header, provider, report)
 
 
 def _begin(services: Services, credential_id: int, folder: str, state: FolderState) -> tuple[int, Provider | None]:
@@ -179,37 +199,13 @@ def _raise_mark(
             session.scalars(select(MailFolder).filter_by(**place)).one().first_uid = mark
 
 
-def _ledger_row(
-    services: Services,
-    credential_id: int,
-    folder: str,
-    uidvalidity: int,
-    header: MailHeader,
-    report: ScanReport,
-    anew: bool = False,
-) -> int | None:
-    """Claims a mail. Returns the number of its row; None if it is a known mail at another place. `anew`: the folder
-    was made anew."""
-    place = {
-        "credential_id": credential_id,
-        "folder": folder,
-        "uidvalidity": uidvalidity,
-        "uid": header.uid,
-    }
+def _ledger_row(services: Services, where: Folder, header: MailHeader, report: ScanReport, anew: bool) -> int | None:
+    """Claims a mail. Returns the number of its row; None if it is a known mail at another place."""
+    place = dict(zip(("credential_id", "folder", "uidvalidity"), where, strict=True)) | {"uid": header.uid}
     with services.databases.nova.session() as session:
         message = session.scalar(_AT_PLACE, place)
         if message is None:
-            message = Message(
-                **place,
-                client_id=session.scalars(_CLIENT, {"id": credential_id}).one(),
-                message_id=header.message_id,
-                provider_id=header.provider_id,
-                sender=header.sender,
-                subject=header.subject,
-                sent_at=header.sent_at,
-                size=header.size,
-                attempts=1,
-            )
+            message = Message(**place, client_id=session.scalars(_CLIENT, {"id": where[0]}).one(), attempts=1)
             try:
                 with session.begin_nested():
                     session.add(message)
@@ -219,6 +215,10 @@ def _ledger_row(
                 message.attempts += 1
         else:
             message.attempts += 1
+        if message.size is None:  # nothing of it was known until now
+            for name in _OF_HEADER:
+                setattr(message, name, getattr(header, name))
+            session.flush()
         twin = _known_before_reading(session, message, anew) if message.status == "seen" else None
         if twin is not None:
             message.status, message.duplicate_of = "duplicate", twin
@@ -227,6 +227,7 @@ def _ledger_row(
         return message.id
 
 
+_OF_HEADER = ("message_id", "provider_id", "sender", "subject", "sent_at", "size", "received_at")
 # built once: to build a statement costs several times what to run it does
 _CLIENT = select(Credential.client_id).where(Credential.id == bindparam("id"))
 _AT_PLACE = select(Message).where(
@@ -257,10 +258,8 @@ def _store(
         return
     except TransientError as error:
         report.errors.append(str(error))
-        if _too_often(services, message_id, str(error)):
-            report.quarantined += 1
-            return
-        raise
+        report.quarantined += _too_often(services, message_id, error)
+        raise  # the line may be broken, and the next mail is not to blame for that
     if stored is None:
         return  # it vanished
     with services.databases.nova.session() as session:
@@ -305,18 +304,16 @@ def _quarantine(services: Services, message_id: int, error: str) -> None:
         message.status, message.error = "quarantined", error
 
 
-def _too_often(services: Services, message_id: int, error: str) -> bool:
+def _too_often(services: Services, message_id: int, error: TransientError) -> bool:
     with services.databases.nova.session() as session:
-        message = session.get_one(Message, message_id)
-        message.error = error
-        if message.attempts >= MAX_ATTEMPTS:
-            message.status = "quarantined"
-        return message.status == "quarantined"
+        return note_failure(session.get_one(Message, message_id), error)
 
 
-def _record_health(services: Services, credential_id: int, error: str | None) -> None:
+def _record_health(
+    services: Services, credential_id: int, folder: str, error: NovaError | None, *, waiting: int = 0
+) -> None:
     with services.databases.nova.session() as session:
-        credential = session.get_one(Credential, credential_id)
-        credential.last_error = error
         if error is None:
-            credential.last_success_at = datetime.now(UTC)
+            record_success(session, credential_id, folder, waiting=waiting)
+        else:
+            record_failure(session, credential_id, folder, error)

@@ -9,6 +9,7 @@ from sqlalchemy import select
 
 from nova_pipelines.adapters.imap import Mailbox
 from nova_pipelines.database.mail_events import record_event
+from nova_pipelines.database.mailboxes import due
 from nova_pipelines.database.nova import Credential, Execution, Message
 from nova_pipelines.domain.errors import NotFound, NovaError, PermanentError
 from nova_pipelines.nodes.services import Services, mailbox_config
@@ -33,6 +34,8 @@ def settle_messages(
     for credential_id, folder, uidvalidity, messages in _done(services, workflow_id, message_ids):
         done = list(messages)
         if then != "nothing":
+            if not _due(services, credential_id, folder):
+                continue  # the search of this mailbox failed a short while ago; no second login at every tick
             done, error = _flag_all(services, credential_id, folder, uidvalidity, messages, then)
             errors += [error] if error else []
         with services.databases.nova.session() as session:
@@ -43,6 +46,11 @@ def settle_messages(
     if errors:
         raise errors[0]
     return flagged
+
+
+def _due(services: Services, credential_id: int, folder: str) -> bool:
+    with services.databases.nova.read() as session:
+        return due(session, credential_id, folder)
 
 
 def _flag_all(
@@ -105,7 +113,8 @@ def _done(
         Execution.workflow_id == workflow_id, Execution.message_id.is_not(None)
     )
     duplicate = (Message.status == "duplicate") & Message.duplicate_of.in_(
-        select(Message.id).where(Message.flagged_at.is_not(None))
+        # of this workflow's mails: another one's may be for another end
+        select(Message.id).where(Message.flagged_at.is_not(None), Message.id.in_(any_execution))
     )
     done = (Message.status == "assigned") & Message.id.in_(any_execution) & Message.id.not_in(open_or_failed)
     query = select(Message).where(Message.flagged_at.is_(None), done | duplicate).order_by(Message.id)

@@ -3,7 +3,7 @@
 Nodes of the kind `invoice_write` report the table's materializations; the reports are made here, from the table.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar, cast
@@ -159,7 +159,17 @@ invoices_by_supplier = _report(
     charts.supplier_chart,
 )
 
-ASSETS = [dg.AssetsDefinition(specs=[invoices]), invoices_by_month, invoices_by_supplier]
+TABLE = dg.AssetsDefinition(specs=[invoices])
+ASSETS = [TABLE, invoices_by_month, invoices_by_supplier]
+
+
+def with_mail(fixed: Sequence[Any], mail: Sequence[dg.AssetSpec]) -> list[Any]:
+    """The fixed definitions with the clients' mail, and the invoice table below it in the lineage."""
+    if not mail:
+        return list(fixed)
+    table = dg.AssetsDefinition(specs=[invoices.replace_attributes(deps=[spec.key for spec in mail])])
+    return [*(table if one is TABLE else one for one in fixed), dg.AssetsDefinition(specs=mail)]
+
 
 #: on without a click; once a minute, so that many small runs cause few reports
 SENSORS = [

@@ -49,6 +49,7 @@ def account(services: Services, instance: dg.DagsterInstance) -> dg.AssetCheckRe
         *ledger_audit.rows_and_executions(databases),
         ledger_audit.dead_runs(databases.nova, ended, now),
         *ledger_audit.stuck_mails(databases.nova, now),
+        ledger_audit.settled_mails(databases.nova),
         ledger_audit.stuck_executions(databases.nova, now),
     ]
     return check_result(found, ledger_audit.counts(databases))
@@ -76,7 +77,7 @@ CHECKS = [
     _check(
         "every_mail_accounted_for",
         "Every mail that was taken up has an execution, every stored invoice its row, every row its execution, and "
-        "no execution waits for a run that is over. Warns of mails that wait or were set aside.",
+        "no execution waits for a run that is over. Warns of mails that wait, were set aside, or are not marked yet.",
         account,
     ),
 ]

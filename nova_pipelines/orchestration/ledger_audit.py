@@ -10,16 +10,19 @@ from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import JSON, func, select, type_coerce
+from sqlalchemy import JSON, Select, case, func, select, type_coerce
 from sqlalchemy.orm import InstrumentedAttribute
 
 from nova_pipelines.database.facturas import Invoice
+from nova_pipelines.database.mailbox_views import quarantined
 from nova_pipelines.database.nova import ChainRow, Execution, Message, Workflow
 from nova_pipelines.database.session import Database, Databases
 from nova_pipelines.orchestration.findings import Finding, chunks
 
 #: a mail that is not taken up by then is stuck
 STUCK = timedelta(hours=1)
+#: rows of a note: it grows for ever and asks for nothing
+SHOWN = 50
 
 _MAIL = ("message", "from", "subject", "received", "status", "error")
 
@@ -47,9 +50,9 @@ def lost_mails(nova: Database) -> Finding:
 
 
 def stuck_mails(nova: Database, now: datetime) -> list[Finding]:
-    """Mails that wait for longer than STUCK, and those that were set aside."""
+    """Mails that wait for longer than STUCK, those that were set aside, and those that are done and not marked."""
     waiting = select(Message).where(Message.status.in_(["seen", "stored"]), Message.created_at < now - STUCK)
-    aside = select(Message).where(Message.status == "quarantined")
+    aside = select(Message).where(quarantined())
     return [
         Finding(
             "Mails that wait for over an hour",
@@ -62,11 +65,46 @@ def stuck_mails(nova: Database, now: datetime) -> list[Finding]:
         Finding(
             "Mails set aside",
             "warning",
-            "They could not be read and block no other. Look at them in the mailbox and enter them by hand.",
+            "They could not be read and block no other. `nova mailbox quarantine show N`, then "
+            "`nova mailbox quarantine release N`: read again, or with --handled settled by hand.",
             _MAIL,
             _mails(nova, aside),
         ),
+        Finding(
+            "Mails that are done and not marked in the mailbox",
+            "warning",
+            "Their executions were completed over an hour ago. The mailbox sensor repeats it while the workflow is "
+            "active: see its errors, `nova mailbox status` and `nova mailbox events`.",
+            _MAIL,
+            _mails(nova, _unmarked(now)),
+        ),
     ]
+
+
+def settled_mails(nova: Database) -> Finding:
+    """What left the ledger by another way than an execution: removed before it was read, or settled by hand."""
+    gone = select(Message).where((Message.status == "gone") | Message.handled_at.is_not(None))
+    remedy = "Removed from the server before they could be read, or settled by a person: `nova mailbox events`."
+    return Finding(
+        "Mails without an execution, and why",
+        "note",
+        remedy,
+        _MAIL,
+        _mails(nova, gone.order_by(Message.id.desc()).limit(SHOWN)),
+    )
+
+
+def _unmarked(now: datetime) -> Select[Message]:
+    done = (
+        select(Execution.message_id)
+        .where(Execution.message_id.is_not(None))
+        .group_by(Execution.message_id)
+        .having(
+            func.count() == func.count(case((Execution.status == "completed", 1))),
+            func.max(Execution.completed_at) < now - STUCK,
+        )
+    )
+    return select(Message).where(Message.status == "assigned", Message.flagged_at.is_(None), Message.id.in_(done))
 
 
 def _mails(nova: Database, query: Any) -> list[tuple[object, ...]]:

@@ -28,7 +28,9 @@ from nova_pipelines.database.session import Database
 from nova_pipelines.database.workflows import catalog_revision, version_at, versions_at
 from nova_pipelines.domain.errors import NovaError
 from nova_pipelines.domain.workflow import Definition
+from nova_pipelines.orchestration.assets import with_mail
 from nova_pipelines.orchestration.loaded import Loaded
+from nova_pipelines.orchestration.mailbox_health import mail_assets
 from nova_pipelines.orchestration.resources import log, run_policy, sandbox_pool, services_resource
 from nova_pipelines.orchestration.schedules import schedule_for
 from nova_pipelines.orchestration.sensors import build_sensors
@@ -77,7 +79,9 @@ class NovaRepository(RepositoryData):
 
     @cached_property
     def _base(self) -> CachingRepositoryData:
-        return CachingRepositoryData.from_list(list(self._fixed), default_executor_def=dg.in_process_executor)
+        # the clients' mail is looked up here and not at the import: a run worker needs no assets
+        fixed = with_mail(self._fixed, mail_assets(self._nova))
+        return CachingRepositoryData.from_list(fixed, default_executor_def=dg.in_process_executor)
 
     @cached_property
     def loaded(self) -> dict[str, Loaded]:

@@ -11,6 +11,9 @@ from sqlalchemy import func, select
 
 from nova_pipelines.database.clients import mailboxes
 from nova_pipelines.database.executions import close_unfinished
+from nova_pipelines.database.mail_places import Reader
+from nova_pipelines.database.mail_places import places as mail_places
+from nova_pipelines.database.mailboxes import due
 from nova_pipelines.database.nova import Execution
 from nova_pipelines.domain.errors import NovaError
 from nova_pipelines.nodes.assignment import make_executions
@@ -21,6 +24,7 @@ from nova_pipelines.nodes.wiring import build_services
 from nova_pipelines.orchestration.dispatch import repeat_requests, request_runs
 from nova_pipelines.orchestration.ledger_audit import UNKNOWN_RUN
 from nova_pipelines.orchestration.loaded import Loaded
+from nova_pipelines.orchestration.mailbox_health import mailbox_health_sensor
 from nova_pipelines.orchestration.reaper import sandbox_reaper_sensor
 from nova_pipelines.orchestration.runs import ended_runs
 from nova_pipelines.orchestration.workers import fail_runs_without_worker
@@ -41,6 +45,7 @@ def _services() -> Services:
 def build_sensors(loaded: Mapping[str, Loaded], settings: Settings) -> list[dg.SensorDefinition]:
     return [
         mailbox_sensor(loaded, settings),
+        mailbox_health_sensor(_services, settings),
         dead_run_sensor(dg.DagsterRunStatus.FAILURE, "failed_run_sensor"),
         dead_run_sensor(dg.DagsterRunStatus.CANCELED, "canceled_run_sensor"),
         *([sandbox_reaper_sensor(_services)] if settings.sandbox == "e2b" else []),
@@ -84,30 +89,27 @@ def scan_all(services: Services, loaded: Mapping[str, Loaded], cursor: str | Non
     """Scans mailbox after mailbox, going on after the one where the last tick ended.
 
     Returns the new cursor (the credential to go on after) and what went wrong; a mailbox that fails keeps
-    no other from being read.
+    no other from being read, and is left alone until its next attempt is due.
     """
     deadline = time.monotonic() + SCAN_SECONDS
     triggers = [workflow for workflow in loaded.values() if _trigger(workflow)]
-    folders = sorted({workflow.compiled.folder or "INBOX" for workflow in triggers})
     with services.databases.nova.read() as session:
-        places = [
-            (credential.id, folder, client.slug)
-            for client, credential in mailboxes(session)
-            for folder in folders
-            if any(_serves(workflow, client.slug, folder) for workflow in triggers)
-        ]
-    begin = next((i + 1 for i, place in enumerate(places) if f"{place[0]}:{place[1]}" == cursor), 0)
+        places = mail_places(session, [Reader(w.compiled.folder or "INBOX", w.compiled.client_slugs) for w in triggers])
+        at = [place for place in places if due(session, place.credential_id, place.folder)]
+    begin = next((i + 1 for i, place in enumerate(places) if f"{place.credential_id}:{place.folder}" == cursor), 0)
     errors: list[str] = []
     last = cursor or ""
-    for credential_id, folder, slug in places[begin:] + places[:begin]:
+    for place in places[begin:] + places[:begin]:
+        if place not in at:
+            continue  # it failed a short while ago: a wrong password at every tick would lock the account
         if time.monotonic() > deadline:
             break
-        last = f"{credential_id}:{folder}"
+        last = f"{place.credential_id}:{place.folder}"
         try:
-            report: ScanReport = scan_mailbox(services, credential_id, folder, deadline=deadline)
-            errors += [f"mailbox of {slug}: {error}" for error in report.errors]
+            report: ScanReport = scan_mailbox(services, place.credential_id, place.folder, deadline=deadline)
+            errors += [f"mailbox of {place.name}: {error}" for error in report.errors]
         except NovaError as error:
-            errors.append(f"mailbox of {slug}: {error}")
+            errors.append(f"mailbox of {place.name}: {error}")
     for workflow in triggers:
         _make(services, workflow)
     return last, errors
@@ -115,11 +117,6 @@ def scan_all(services: Services, loaded: Mapping[str, Loaded], cursor: str | Non
 
 def _trigger(workflow: Loaded) -> bool:
     return workflow.definition.trigger is not None and workflow.definition.trigger.mailbox is not None
-
-
-def _serves(workflow: Loaded, slug: str, folder: str) -> bool:
-    slugs = workflow.compiled.client_slugs
-    return workflow.compiled.folder == folder and (slugs is None or slug in slugs)
 
 
 def _make(services: Services, workflow: Loaded) -> None:

@@ -22,6 +22,9 @@ HERE = {"containers": ROOT / "deploy", "processes": ROOT / "deploy/process"}
 NOT_FOR_RUNS = {"NOVA_HOME", "PORT", "REDIS_URL", "NOVA_CODE_HOST", "NOVA_CODE_PORT", "NOVA_DAGSTER_URL", "NOVA_DEBUG"}
 NOT_FOR_RUNS |= {"NOVA_MAX_WAITING", "NOVA_WATCH_IDLE_SECONDS", "NOVA_WATCH_POLL_SECONDS", "NOVA_WATCH_CONNECTIONS"}
 
+#: alerts are the sensors' matter: no run needs to know their passwords
+NOT_FOR_RUNS |= {name.upper() for name in Settings.model_fields if name.startswith("nova_alert_")}
+
 
 def _config(folder):
     return yaml.safe_load((folder / "dagster.yaml").read_text(encoding="utf-8"))

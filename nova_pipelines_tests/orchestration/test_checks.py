@@ -217,6 +217,30 @@ def test_a_mail_without_an_execution_is_an_error_but_a_copy_is_not(databases):
     assert "<" not in shown
 
 
+def test_a_mail_that_is_done_and_not_marked_for_long_is_a_warning(databases):
+    ids, now = add_workflow(databases), datetime.now(UTC)
+    long_done, just_done, at_work, marked = (
+        add_message(databases, ids, status="assigned", flagged_at=flagged_at) for flagged_at in (None, None, None, now)
+    )
+    for message, completed_at in ((long_done, now - TWO_HOURS), (just_done, now), (marked, now - TWO_HOURS)):
+        add_execution(databases, ids, message_id=message, document_ordinal=0, completed_at=completed_at)
+    add_execution(databases, ids, message_id=at_work, document_ordinal=0, completed_at=now - TWO_HOURS)
+    add_execution(databases, ids, message_id=at_work, document_ordinal=1, status="needs_review")
+    passed, severity, metadata = evaluate("every_mail_accounted_for")
+    assert (passed, severity) == (False, WARN)
+    assert titles(metadata) == {"Mails that are done and not marked in the mailbox (1)"}
+
+
+def test_mails_that_a_person_settled_or_removed_are_accounted_for(databases):
+    ids = add_workflow(databases)
+    add_message(databases, ids, status="gone", age=TWO_HOURS, error="it was removed from the folder")
+    settled = {"handled_at": datetime.now(UTC), "handled_by": "ana", "handled_note": "entered by hand"}
+    add_message(databases, ids, status="quarantined", error="larger than allowed", **settled)
+    passed, _, metadata = evaluate("every_mail_accounted_for")
+    assert passed
+    assert titles(metadata) == {"Mails without an execution, and why (2)"}
+
+
 def test_mails_that_wait_too_long_or_were_set_aside_are_warnings(databases):
     ids = add_workflow(databases)
     for status in ("seen", "stored"):
