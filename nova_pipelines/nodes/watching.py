@@ -14,8 +14,9 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 
-from nova_pipelines.adapters.imap import FolderState, Mailbox, MailboxConfig
+from nova_pipelines.adapters.imap import MailboxConfig
 from nova_pipelines.adapters.imap_idle import Bell, WatchedMailbox
+from nova_pipelines.database.mailboxes import record_failure
 from nova_pipelines.database.nova import Credential
 from nova_pipelines.domain.errors import ConfigurationError, CredentialError, NotFound, NovaError, PermanentError
 from nova_pipelines.nodes.intake import ScanReport, scan_mailbox
@@ -136,9 +137,9 @@ class Watch(threading.Thread):
             with self._doors.take():
                 return stack.enter_context(WatchedMailbox(self._config()))
         except NovaError as error:
-            # a search keeps the mailbox's health: let one meet the same error, and raise it
-            first = self.route.folders[0]
-            scan_mailbox(self._services, self.route.credential_id, first, mailbox=_Unreachable(error))
+            with self._services.databases.nova.session() as session:
+                for folder in self.route.folders:
+                    record_failure(session, self.route.credential_id, folder, error)
             raise
 
     def _config(self) -> MailboxConfig:
@@ -227,16 +228,6 @@ class Watch(threading.Thread):
             self._bell.wait(seconds)
         if self._nudged:
             self._nudged, self._failures = False, 0
-
-
-class _Unreachable(Mailbox):
-    """Stands for a mailbox that could not be opened."""
-
-    def __init__(self, error: NovaError) -> None:
-        self._error = error
-
-    def opened(self, folder: str) -> FolderState:
-        raise self._error
 
 
 def _brought(report: ScanReport) -> bool:
