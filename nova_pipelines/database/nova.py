@@ -23,23 +23,13 @@ from sqlalchemy import (
 )
 from sqlalchemy.orm import Mapped, mapped_column, relationship
 
+import nova_pipelines.database.mailbox_tables  # noqa: F401 - more tables of this database
 from nova_pipelines.database.base import NovaBase
 from nova_pipelines.database.mail_events import MailboxEvent
-from nova_pipelines.database.mailbox_tables import Alert, AlertNotice, MailboxState
 from nova_pipelines.database.sandbox_tables import BreakerRow, SandboxGate, SandboxRow
 from nova_pipelines.database.types import CanonicalJSON, utc_now
 
-# more tables of this database
-__all__ = [
-    "Alert",
-    "AlertNotice",
-    "BreakerRow",
-    "MailboxEvent",
-    "MailboxState",
-    "NovaBase",
-    "SandboxGate",
-    "SandboxRow",
-]
+__all__ = ["BreakerRow", "MailboxEvent", "NovaBase", "SandboxGate", "SandboxRow"]  # more tables of this database
 
 
 class Catalog(NovaBase):
