@@ -14,8 +14,9 @@ from sqlalchemy.orm import Session
 
 from nova_pipelines.database.alerts import Trouble, claim_notices, settle_notices, update_alerts
 from nova_pipelines.database.mail_places import places
+from nova_pipelines.database.mailbox_tables import Alert, AlertNotice
 from nova_pipelines.database.mailbox_views import MailboxView, quarantined, view_mailboxes
-from nova_pipelines.database.nova import Alert, AlertNotice, Message
+from nova_pipelines.database.nova import Message
 from nova_pipelines.database.session import Database
 from nova_pipelines.domain.errors import NovaError, OutcomeUnknown
 from nova_pipelines.nodes.alert_channels import Channel, Told, channels

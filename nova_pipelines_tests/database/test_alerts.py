@@ -19,7 +19,7 @@ from nova_pipelines.database.alerts import (
     undelivered,
     update_alerts,
 )
-from nova_pipelines.database.nova import Alert, AlertNotice
+from nova_pipelines.database.mailbox_tables import Alert, AlertNotice
 from nova_pipelines.database.types import utc_now
 
 REMIND = timedelta(hours=6)

@@ -102,6 +102,8 @@ class Stack:
             "HOME": str(self.home),
             "LANG": "C.UTF-8",
             "PYTHONUNBUFFERED": "1",
+            # the code under test, where another one is installed
+            "PYTHONPATH": os.environ.get("PYTHONPATH", ""),
             "NOVA_HOME": str(self.home / "nova"),
             "DAGSTER_CONFIGURATION": str(self.dagster_configuration),
             "DAGSTER_HOME": str(self.home / "dagster"),

@@ -89,7 +89,7 @@ def state(here: Town) -> str:
         (
             "nova",
             "executions",
-        ): "SELECT id, status, run_id, failed_node, error, requested_at, waits_until FROM executions "
+        ): "SELECT id, status, run_id, lost_runs, failed_node, error, requested_at, waits_until FROM executions "
         "WHERE status <> 'completed' ORDER BY id",
         ("nova", "messages"): "SELECT id, uid, message_id, status, attempts, error FROM messages ORDER BY id",
         ("nova", "outbox"): "SELECT id, execution_id, status, attempts, error FROM outbox ORDER BY id",
