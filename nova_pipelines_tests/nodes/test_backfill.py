@@ -137,7 +137,7 @@ def test_a_mail_that_is_too_big_is_said_before_and_set_aside(inbox: World):
 
 def test_the_search_by_day_is_exact_at_both_ends(inbox: World):
     with inbox.services.databases.nova.read() as session:
-        config = mailbox_config(session.get_one(Credential, 1), inbox.services.box())
+        config = mailbox_config(session.get_one(Credential, 1), inbox.services)
     with Mailbox(config) as mailbox:
         mailbox.select("INBOX")
         day = date(2026, 1, 31)

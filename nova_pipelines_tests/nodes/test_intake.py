@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import threading
+from datetime import timedelta
 from email.message import EmailMessage
 from pathlib import Path
 
@@ -19,7 +20,7 @@ from nova_pipelines.adapters.imap_header import MailHeader
 from nova_pipelines.database.mail_events import MailboxEvent
 from nova_pipelines.database.nova import Credential, MailFolder, Message, MessageDocument
 from nova_pipelines.domain.errors import NotFound, TransientError
-from nova_pipelines.nodes import intake
+from nova_pipelines.nodes import intake, reconciling
 from nova_pipelines.nodes.intake import scan_mailbox
 from nova_pipelines.nodes.services import mailbox_config
 from nova_pipelines_tests.fixtures.world import World, invoice_pdf
@@ -145,6 +146,9 @@ def test_a_mail_that_fails_is_not_passed_over_and_holds_back_none(world: World, 
         scan(world)
     assert statuses(world) == ["stored", "seen"]
     broken.clear()
+    scan(world)
+    assert statuses(world) == ["stored", "seen", "stored"]  # it rests for a while, the one after it is read
+    monkeypatch.setattr(reconciling, "FIRST_REST", timedelta(0))
     scan(world)
     assert statuses(world) == ["stored"] * 3
     with world.services.databases.nova.read() as session:

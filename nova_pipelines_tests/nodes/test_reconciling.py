@@ -176,14 +176,14 @@ def test_a_mail_that_the_server_cannot_read_blocks_none_after_it(world: World, p
 def test_a_failing_mail_rests_longer_each_time_and_others_go_first(world: World, monkeypatch: pytest.MonkeyPatch):
     scan(world)
     bad = world.deliver(subject="bad")
-    fetch = intake.Mailbox.fetch_raw
+    fetch = intake.Mailbox.fetch
 
-    def fail(self, uid, **kwargs):
+    def fail(self, uid, write, **kwargs):
         if uid == bad:
             raise TransientError("IMAP server gave no content for it", remedy="look at the mail")
-        return fetch(self, uid, **kwargs)
+        return fetch(self, uid, write, **kwargs)
 
-    monkeypatch.setattr(intake.Mailbox, "fetch_raw", fail)
+    monkeypatch.setattr(intake.Mailbox, "fetch", fail)
     tries = []
     for attempt in range(1, MAX_ATTEMPTS + 1):
         tries.append(scan_or_fail(world))
