@@ -205,9 +205,8 @@ def test_a_full_disk_here_sets_no_mail_aside(world: World, monkeypatch: pytest.M
         raise error from OSError(errno.ENOSPC, "No space left on device")
 
     with monkeypatch.context() as patched:
-        for name in ("put", "put_file"):
-            if hasattr(world.services.store, name):
-                patched.setattr(type(world.services.store), name, full)
+        for name in ("put", "keep", "put_pieces"):
+            patched.setattr(type(world.services.store), name, full)
         for _ in range(2 * MAX_ATTEMPTS):
             assert scan_or_fail(world)
             pass_time(world)
