@@ -29,11 +29,9 @@ up: $(STAMP) ## start NOVA with the Dagster UI (keeps what the demo left); Ctrl-
 	$(BIN)/nova demo --keep
 
 # one more than there are processors: servers that start and processes that end are waited for
-TESTS_AT_ONCE ?= $(shell $(PYTHON) -c "import os; print((os.cpu_count() or 1) + 1)")
-
 test: $(STAMP) ## lint, types, architecture and all tests (as root on Debian installs what they need)
 	@.ci/packages
-	$(BIN)/python -m pytest -n $(TESTS_AT_ONCE) --dist worksteal $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -n $$(( $$(getconf _NPROCESSORS_ONLN) + 1 )) --dist worksteal $(PYTEST_ARGS)
 
 lint: $(STAMP) ## ruff and import-linter
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/lint-imports

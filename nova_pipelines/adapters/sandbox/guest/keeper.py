@@ -18,7 +18,7 @@ from .gauge import INTERVAL_SECONDS, Gauge
 from .job import child
 
 PR_SET_PDEATHSIG, PR_SET_DUMPABLE, PR_SET_CHILD_SUBREAPER, PR_SET_NO_NEW_PRIVS = 1, 4, 36, 38
-#: opened once: in a fork it would touch eighty pages, each of which is copied then
+#: opened once, not in every fork: there each page that is touched is a fault, and often a copy
 LIBC = ctypes.CDLL(None, use_errno=True)
 
 
