@@ -15,6 +15,7 @@ from email.message import Message
 from io import BytesIO
 from typing import IO
 
+from nova_pipelines.adapters.answerable import automatic_reason, unanswerable
 from nova_pipelines.adapters.mail_content import Content, Scratch
 from nova_pipelines.adapters.mail_headers import (
     address_values,
@@ -22,7 +23,6 @@ from nova_pipelines.adapters.mail_headers import (
     date_value,
     decode_bytes,
     message_id_value,
-    raw_value,
     text_value,
 )
 from nova_pipelines.adapters.mime_parts import Leaf, find_parts
@@ -96,6 +96,7 @@ def parse_mail(mail: bytes | IO[bytes], scratch: Scratch | None = None) -> Parse
     found = find_parts(file, size, scratch or Scratch(in_memory=True))
     senders = address_values(message, "From")
     reply_to = address_values(message, "Reply-To", limit=1)
+    answer_to = (reply_to or senders)[0].address if reply_to or senders else ""
     recipients = (*address_values(message, "To"), *address_values(message, "Cc"))
     return ParsedMail(
         message_id=message_id_value(message),
@@ -108,7 +109,7 @@ def parse_mail(mail: bytes | IO[bytes], scratch: Scratch | None = None) -> Parse
         in_reply_to=message_id_value(message, "In-Reply-To"),
         text=_body([leaf for leaf in found.leaves if leaf.is_body and not leaf.is_pdf and leaf.depth == 0]),
         attachments=tuple(_attachment(leaf) for leaf in found.leaves if leaf.is_pdf or not leaf.is_body),
-        is_auto_reply=_is_automatic(message, senders[0].address if senders else ""),
+        is_auto_reply=automatic_reason(message) is not None or bool(answer_to and unanswerable(answer_to)),
         encrypted=found.encrypted,
         problems=tuple(found.problems),
         headers=message,
@@ -153,19 +154,3 @@ def html_to_text(markup: str) -> str:
             out.append(token.group())
     text = clean_text(html.unescape("".join(out)))
     return "\n".join(line.strip() for line in text.splitlines() if line.strip())
-
-
-def _is_automatic(message: Message, sender: str) -> bool:
-    """Whether the mail was sent by a machine and must not be answered by one (RFC 3834, sections 2 and 5)."""
-    submitted = text_value(message, "Auto-Submitted").lower()
-    precedence = text_value(message, "Precedence").lower()
-    local_part = sender.partition("@")[0].lower()
-    return (
-        (bool(submitted) and re.match(r"no\b", submitted) is None)
-        or precedence in ("bulk", "junk", "list", "auto_reply")
-        or (raw_value(message, "Return-Path") or "").strip() == "<>"
-        or any(message.get(name) is not None for name in ("List-Id", "X-Autoreply", "X-Autorespond"))
-        or re.search(r"\b(?:all|oof|autoreply)\b", text_value(message, "X-Auto-Response-Suppress").lower()) is not None
-        or message.get_content_type() == "multipart/report"
-        or local_part in ("mailer-daemon", "postmaster")
-    )

@@ -180,7 +180,7 @@ def test_a_day_with_nova(up: Up, tmp_path: Path, mail_user: MailUser, monkeypatc
     assert {"code.log", "daemon.log", "web.log", "watch.log"} <= {file.name for file in (nova.home / "logs").iterdir()}
 
 
-@pytest.mark.parametrize("number", [pytest.param(signal.SIGTERM, marks=pytest.mark.storm), signal.SIGKILL])
+@pytest.mark.parametrize("number", [pytest.param(signal.SIGTERM, marks=pytest.mark.crash), signal.SIGKILL])
 def test_no_orphan_while_a_run_is_at_work(up: Up, tmp_path: Path, number: signal.Signals):
     up.nova("workflow", "load", sleeping_workflow(tmp_path / "sleeper.json"))
     up.nova("run", "sleeper")
@@ -196,7 +196,7 @@ def test_no_orphan_while_a_run_is_at_work(up: Up, tmp_path: Path, number: signal
     up.gone()
 
 
-@pytest.mark.storm
+@pytest.mark.crash
 def test_if_one_dies_the_others_are_stopped(up: Up):
     (daemon,) = [pid for pid, line in processes_of(up.nova.home).items() if "keeper" not in line and "_daemon" in line]
 

@@ -10,7 +10,7 @@ from nova_pipelines_tests.crash.ways import WAYS, assert_once, crash
 from nova_pipelines_tests.crash.worker import Kill
 from nova_pipelines_tests.fixtures.world import INVOICE_PROCESSING, World
 
-storm = pytest.mark.storm
+crash = pytest.mark.crash
 
 
 @pytest.mark.parametrize(
@@ -18,10 +18,10 @@ storm = pytest.mark.storm
     [
         pytest.param(Kill("node", "after", "extract_invoice", nth=3), id="extract_invoice"),
         pytest.param(Kill("node", "after", "invoice_write", nth=3), id="invoice_write"),
-        pytest.param(Kill("record", "before", "invoice_write"), id="all-written-none-recorded", marks=storm),
-        pytest.param(Kill("record", "after", "invoice_write"), id="all-recorded", marks=storm),
-        pytest.param(Kill("record", "before", "start"), id="start", marks=storm),
-        pytest.param(Kill("nova_pipelines.adapters.imap:Mailbox.mark_seen", "after", nth=3), id="flags", marks=storm),
+        pytest.param(Kill("record", "before", "invoice_write"), id="all-written-none-recorded", marks=crash),
+        pytest.param(Kill("record", "after", "invoice_write"), id="all-recorded", marks=crash),
+        pytest.param(Kill("record", "before", "start"), id="start", marks=crash),
+        pytest.param(Kill("nova_pipelines.adapters.imap:Mailbox.mark_seen", "after", nth=3), id="flags", marks=crash),
     ],
 )
 def test_five_mails_are_each_worked_on_once(world: World, engine: Engine, kill: Kill):

@@ -31,7 +31,7 @@ def points():
             if node in EFFECTS:
                 short.add(unrecorded)
             for kill in (before, unrecorded, after):
-                marks = [] if kill in short else [pytest.mark.storm]
+                marks = [] if kill in short else [pytest.mark.crash]
                 name = f"{way}-unrecorded-{node}" if kill is unrecorded else f"{way}-{kill.when}-{node}"
                 yield pytest.param(way, kill, id=name, marks=marks)
 
@@ -60,7 +60,7 @@ BETWEEN = [
 @pytest.mark.parametrize(
     ("way", "kill"),
     [
-        pytest.param(way, kill, id=f"{way}-{kill}", marks=[] if short else [pytest.mark.storm])
+        pytest.param(way, kill, id=f"{way}-{kill}", marks=[] if short else [pytest.mark.crash])
         for way, kill, short in BETWEEN
     ],
 )
@@ -75,7 +75,7 @@ def test_a_retry_may_die_too(world: World, engine: Engine):
     assert_once(world, [WAYS["high"]], [uid])
 
 
-@pytest.mark.parametrize("when", ["after", pytest.param("before", marks=pytest.mark.storm)])
+@pytest.mark.parametrize("when", ["after", pytest.param("before", marks=pytest.mark.crash)])
 def test_a_mail_that_may_have_been_sent_is_never_sent_again(
     world: World, engine: Engine, when: Literal["before", "after"]
 ):

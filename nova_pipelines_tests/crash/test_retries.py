@@ -122,7 +122,7 @@ def test_a_refused_recipient_is_not_tried_again_not_even_beside_a_busy_one(world
     "kill",
     [
         Kill("nova_pipelines.nodes.send_mail:_put_off", "after"),
-        pytest.param(Kill("nova_pipelines.compiler.journal:Journal.put_off", "after"), marks=pytest.mark.storm),
+        pytest.param(Kill("nova_pipelines.compiler.journal:Journal.put_off", "after"), marks=pytest.mark.crash),
     ],
     ids=str,
 )

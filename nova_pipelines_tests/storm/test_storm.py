@@ -1,5 +1,5 @@
 """Mails come in while programs are killed, servers are away and lines are cut. In the end every mail is done, each
-with exactly one row or one answer, and no chain is broken. The long storm: `make storm`."""
+with exactly one row or one answer, and no chain is broken. The long ones: `make storm`."""
 
 from __future__ import annotations
 

@@ -230,7 +230,7 @@ def wait_until_dead(pids: set[int]) -> None:
         time.sleep(0.01)
 
 
-@pytest.mark.parametrize("jobs", [200, pytest.param(1000, marks=pytest.mark.storm)])
+@pytest.mark.parametrize("jobs", [200, pytest.param(1000, marks=pytest.mark.crash)])
 def test_many_jobs_leave_nothing(jobs, tmp_path, monkeypatch):
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     LocalSandbox().session().close()  # its imports and its self-test
