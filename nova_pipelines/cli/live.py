@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import time
 import urllib.request
 import warnings
 from dataclasses import asdict, dataclass
@@ -12,19 +11,11 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from nova_pipelines.compiler.dagster_calls import LOCATION, STATUS, DagsterStatus, read_status
 from nova_pipelines.settings import Settings
 
-LOCATION = "nova"
 #: a reload builds every job: seconds for a thousand of them
 RELOAD_SECONDS = 180
-#: a daemon gives a sign of life every 30 seconds
-SILENT_SECONDS = 120
-
-_STATUS = """query NovaStatus {
-  workspaceOrError { __typename ... on Workspace { locationEntries { name loadStatus locationOrLoadError {
-    __typename ... on PythonError { message } } } } }
-  instance { daemonHealth { allDaemonStatuses { daemonType required healthy lastHeartbeatTime } } }
-}"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,28 +27,6 @@ class UpState:
     code_host: str
     code_port: int
     dagster_home: str
-
-
-@dataclass(frozen=True, slots=True)
-class DagsterStatus:
-    """What the web service says of itself and of the others. `location_error`: why no job is loaded."""
-
-    location_loaded: bool
-    location_error: str | None
-    #: daemon type → time of its last sign of life (epoch seconds)
-    daemons: dict[str, float]
-
-    @property
-    def location_settled(self) -> bool:
-        return self.location_loaded or self.location_error is not None
-
-    def silent_daemons(self) -> list[str]:
-        """Daemons without a sign of life for so long that they are gone."""
-        oldest = time.time() - SILENT_SECONDS
-        return sorted(name for name, seen in self.daemons.items() if seen < oldest)
-
-    def daemons_alive_since(self, moment: float) -> bool:
-        return bool(self.daemons) and all(seen >= moment for seen in self.daemons.values())
 
 
 def state_path(settings: Settings) -> Path:
@@ -91,7 +60,7 @@ def dagster_url(settings: Settings) -> str | None:
 
 def ask_status(url: str, *, seconds: float = 10.0) -> DagsterStatus:
     """Asks a running web service. Raises OSError or ValueError when it gives no such answer."""
-    body = json.dumps({"query": _STATUS}).encode()
+    body = json.dumps({"query": STATUS}).encode()
     headers = {"Content-Type": "application/json"}
     if urlsplit(url).scheme not in ("http", "https"):
         raise ValueError(f"{url} is no http address")
@@ -99,23 +68,9 @@ def ask_status(url: str, *, seconds: float = 10.0) -> DagsterStatus:
     with urllib.request.urlopen(request, timeout=seconds) as answer:  # noqa: S310
         data: Any = json.load(answer)
     try:
-        return _status(data["data"])
+        return read_status(data["data"])
     except (KeyError, TypeError) as error:
         raise ValueError(f"{url} is no Dagster web service") from error
-
-
-def _status(data: Any) -> DagsterStatus:
-    entries = {entry["name"]: entry for entry in data["workspaceOrError"].get("locationEntries", [])}
-    entry = entries.get(LOCATION)
-    found = (entry or {}).get("locationOrLoadError") or {}
-    message = found.get("message") if found.get("__typename") == "PythonError" else None
-    daemons = {
-        status["daemonType"]: float(status["lastHeartbeatTime"] or 0)
-        for status in data["instance"]["daemonHealth"]["allDaemonStatuses"]
-        if status["required"]
-    }
-    loaded = bool(entry) and entry["loadStatus"] == "LOADED" and found.get("__typename") == "RepositoryLocation"
-    return DagsterStatus(loaded, message, daemons)
 
 
 def reload_location(url: str) -> str | None:

@@ -10,7 +10,7 @@ import yaml
 
 from nova_pipelines.cli.dagster_home import prepare_dagster_home
 from nova_pipelines.cli.engine import MODULE
-from nova_pipelines.cli.live import LOCATION
+from nova_pipelines.compiler.dagster_calls import LOCATION
 from nova_pipelines.database.failures import folder_failure
 from nova_pipelines.settings import Settings, load_settings
 
@@ -37,10 +37,7 @@ def command(program: str, settings: Settings, *, host: str, port: int) -> list[s
             *(*python, "dagster._daemon", "run", "--workspace", workspace),
             *("--log-level", _log_level(settings), "--log-format", "json"),
         ]
-    return [
-        *(*python, "dagster_webserver", "--workspace", workspace, "--host", host, "--port", str(port)),
-        *("--dagster-log-level", _log_level(settings), "--log-format", "json"),
-    ]
+    return [*python, "nova_pipelines.web", "--workspace", workspace, "--host", host, "--port", str(port)]
 
 
 def workspace_path(settings: Settings) -> Path:
@@ -106,7 +103,7 @@ def web(
     port: Annotated[int | None, typer.Option(help="Port to listen on. [default: PORT]")] = None,
     parent: ParentOption = 0,
 ) -> None:
-    """The web service: Dagster's UI and GraphQL."""
+    """The web service: NOVA's HTTP API and pages, Dagster's UI and GraphQL, on one port."""
     _become("web", host=host, port=port or load_settings().port, parent=parent)
 
 

@@ -1,0 +1,106 @@
+"""What NOVA asks a Dagster web service, as GraphQL: a run, the state of the code location and the daemons, a reload.
+
+Texts and the reading of their answers only: over HTTP (`cli`) or in the web process itself (`web`), others send them.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import Any
+
+from nova_pipelines.compiler.starting import Asked
+from nova_pipelines.compiler.tags import RUN_KEY, run_config, run_tags
+from nova_pipelines.database.run_requests import Batch
+
+LOCATION = "nova"
+#: the name of the one repository of the code location
+REPOSITORY = "__repository__"
+#: a daemon gives a sign of life every 30 seconds
+SILENT_SECONDS = 120
+
+#: answers after which Dagster has made no run
+NO_RUN = {
+    "InvalidStepError",
+    "InvalidOutputError",
+    "RunConfigValidationInvalid",
+    "PipelineNotFoundError",
+    "ConflictingExecutionParamsError",
+    "NoModeProvidedError",
+    "PresetNotFoundError",
+    "InvalidSubsetError",
+    "UnauthorizedError",
+}
+
+LAUNCH = """mutation NovaLaunch($params: ExecutionParams!) {
+  launchRun(executionParams: $params) { __typename
+    ... on LaunchRunSuccess { run { runId } }
+    ... on Error { message }
+    ... on RunConfigValidationInvalid { errors { message } } }
+}"""
+
+STATUS = """query NovaStatus {
+  workspaceOrError { __typename ... on Workspace { locationEntries { name loadStatus locationOrLoadError {
+    __typename ... on PythonError { message } } } } }
+  instance { daemonHealth { allDaemonStatuses { daemonType required healthy lastHeartbeatTime } } }
+}"""
+
+
+@dataclass(frozen=True, slots=True)
+class DagsterStatus:
+    """What the web service says of itself and of the others. `location_error`: why no job is loaded."""
+
+    location_loaded: bool
+    location_error: str | None
+    #: daemon type → time of its last sign of life (epoch seconds)
+    daemons: dict[str, float]
+
+    @property
+    def location_settled(self) -> bool:
+        return self.location_loaded or self.location_error is not None
+
+    def silent_daemons(self) -> list[str]:
+        """Daemons without a sign of life for so long that they are gone."""
+        oldest = time.time() - SILENT_SECONDS
+        return sorted(name for name, seen in self.daemons.items() if seen < oldest)
+
+    def daemons_alive_since(self, moment: float) -> bool:
+        return bool(self.daemons) and all(seen >= moment for seen in self.daemons.values())
+
+
+def launch_variables(job_name: str, start: str, batch: Batch) -> dict[str, Any]:
+    """The variables of LAUNCH for the run of a batch. `start`: the name of the job's first step."""
+    tags = run_tags(batch.executions, batch.slug) | {RUN_KEY: batch.key}
+    return {
+        "params": {
+            "selector": {"repositoryLocationName": LOCATION, "repositoryName": REPOSITORY, "pipelineName": job_name},
+            "runConfigData": run_config(start, batch.executions),
+            "executionMetadata": {"tags": [{"key": key, "value": value} for key, value in tags.items()]},
+        }
+    }
+
+
+def read_launch(data: dict[str, Any]) -> Asked:
+    """The answer to LAUNCH. Raises KeyError or TypeError where it is none."""
+    answer = data["launchRun"]
+    kind = answer["__typename"]
+    if kind == "LaunchRunSuccess":
+        return Asked("started", answer["run"]["runId"])
+    texts = [answer.get("message") or "", *(error["message"] for error in answer.get("errors") or [])]
+    text = f"{kind}: {'; '.join(text for text in texts if text)}"[:500]
+    return Asked("refused" if kind in NO_RUN else "unknown", text)
+
+
+def read_status(data: dict[str, Any]) -> DagsterStatus:
+    """The answer to STATUS. Raises KeyError or TypeError where it is none."""
+    entries = {entry["name"]: entry for entry in data["workspaceOrError"].get("locationEntries", [])}
+    entry = entries.get(LOCATION)
+    found = (entry or {}).get("locationOrLoadError") or {}
+    message = found.get("message") if found.get("__typename") == "PythonError" else None
+    daemons = {
+        status["daemonType"]: float(status["lastHeartbeatTime"] or 0)
+        for status in data["instance"]["daemonHealth"]["allDaemonStatuses"]
+        if status["required"]
+    }
+    loaded = bool(entry) and entry["loadStatus"] == "LOADED" and found.get("__typename") == "RepositoryLocation"
+    return DagsterStatus(loaded, message, daemons)

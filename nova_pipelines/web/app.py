@@ -1,0 +1,43 @@
+"""Puts the application together: NOVA's routes, then Dagster's UI and GraphQL under everything else."""
+
+from __future__ import annotations
+
+from importlib.metadata import version
+
+from fastapi import APIRouter, Depends, FastAPI, HTTPException
+from starlette.requests import Request
+
+from nova_pipelines.web import errors
+from nova_pipelines.web.access import PUBLIC
+from nova_pipelines.web.context import WebContext
+from nova_pipelines.web.routes import ROUTERS
+
+VERSION = version("nova-pipelines")
+DESCRIPTION = "Workflows, executions and their chain of work. The Dagster UI is on the same port."
+#: first parts of paths that are NOVA's alone: what is unknown below them is 404, not Dagster's page
+PREFIXES = ("clients", "workflows", "tasks", "executions", "health", "metrics")
+
+
+def create_app(context: WebContext) -> FastAPI:
+    """The whole ASGI application. `context.dagster` must be open as long as it serves."""
+    app = FastAPI(title="NOVA", version=VERSION, description=DESCRIPTION)
+    app.state.context = context
+    errors.install(app)
+    for router in ROUTERS:
+        app.include_router(router)
+    app.include_router(_unknown())
+    app.mount("/", context.dagster.asgi())
+    return app
+
+
+def _unknown() -> APIRouter:
+    """Answers 404 below NOVA's own prefixes: Dagster's page would answer 200 for anything."""
+    router = APIRouter(include_in_schema=False, dependencies=[Depends(PUBLIC)])
+
+    def unknown(request: Request) -> None:
+        raise HTTPException(404, f"there is no {request.url.path} here; /docs lists what there is")
+
+    for prefix in PREFIXES:
+        for path in (f"/{prefix}", f"/{prefix}/{{rest:path}}"):
+            router.add_api_route(path, unknown, methods=["GET", "POST", "PUT", "PATCH", "DELETE"])
+    return router

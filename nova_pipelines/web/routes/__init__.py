@@ -1,0 +1,5 @@
+"""NOVA's HTTP API: one module for each thing that it is about."""
+
+from nova_pipelines.web.routes import about
+
+ROUTERS = (about.router,)
