@@ -80,24 +80,26 @@ def launch_variables(job_name: str, start: str, batch: Batch) -> dict[str, Any]:
     }
 
 
-def read_launch(data: dict[str, Any]) -> Asked:
+def read_launch(data: Any) -> Asked:
     """The answer to LAUNCH. Raises KeyError or TypeError where it is none."""
-    answer = data["launchRun"]
-    kind = answer["__typename"]
+    answer: dict[str, Any] = data["launchRun"]
+    kind: str = answer["__typename"]
     if kind == "LaunchRunSuccess":
         return Asked("started", answer["run"]["runId"])
-    texts = [answer.get("message") or "", *(error["message"] for error in answer.get("errors") or [])]
+    texts: list[str] = [answer.get("message") or "", *(error["message"] for error in answer.get("errors") or [])]
     text = f"{kind}: {'; '.join(text for text in texts if text)}"[:500]
     return Asked("refused" if kind in NO_RUN else "unknown", text)
 
 
-def read_status(data: dict[str, Any]) -> DagsterStatus:
+def read_status(data: Any) -> DagsterStatus:
     """The answer to STATUS. Raises KeyError or TypeError where it is none."""
-    entries = {entry["name"]: entry for entry in data["workspaceOrError"].get("locationEntries", [])}
+    entries: dict[str, dict[str, Any]] = {
+        entry["name"]: entry for entry in data["workspaceOrError"].get("locationEntries", [])
+    }
     entry = entries.get(LOCATION)
-    found = (entry or {}).get("locationOrLoadError") or {}
+    found: dict[str, Any] = (entry or {}).get("locationOrLoadError") or {}
     message = found.get("message") if found.get("__typename") == "PythonError" else None
-    daemons = {
+    daemons: dict[str, float] = {
         status["daemonType"]: float(status["lastHeartbeatTime"] or 0)
         for status in data["instance"]["daemonHealth"]["allDaemonStatuses"]
         if status["required"]
