@@ -86,7 +86,8 @@ def read_launch(data: Any) -> Asked:
     kind: str = answer["__typename"]
     if kind == "LaunchRunSuccess":
         return Asked("started", answer["run"]["runId"])
-    texts: list[str] = [answer.get("message") or "", *(error["message"] for error in answer.get("errors") or [])]
+    errors: list[dict[str, str]] = answer.get("errors") or []
+    texts: list[str] = [answer.get("message") or "", *(error["message"] for error in errors)]
     text = f"{kind}: {'; '.join(text for text in texts if text)}"[:500]
     return Asked("refused" if kind in NO_RUN else "unknown", text)
 
