@@ -185,7 +185,7 @@ class Message(NovaBase):
         Index("ix_messages_credential_id_message_id", "credential_id", "message_id"),
         Index("ix_messages_credential_id_fingerprint", "credential_id", "fingerprint"),
         Index("ix_messages_credential_id_provider_id", "credential_id", "provider_id"),
-        Index("ix_messages_status", "status"),
+        Index("ix_messages_status_place", "status", "credential_id", "folder", "uidvalidity", "uid"),
     )
 
     id: Mapped[int] = mapped_column(primary_key=True)
