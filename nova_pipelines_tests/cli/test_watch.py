@@ -22,7 +22,6 @@ from nova_pipelines_tests.cli.conftest import PROGRAM, Nova
 from nova_pipelines_tests.fixtures.sockets import black_hole
 from nova_pipelines_tests.fixtures.world import INVOICE_PROCESSING, World
 
-
 #: the watcher gives its connections two seconds; a busy machine takes longer, and a server is waited for 20
 IN_TIME = 8.0
 
