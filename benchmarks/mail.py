@@ -59,7 +59,7 @@ def measure(user: MailUser, what: str, *, fill) -> dict[str, float]:
     with bench_home() as services:
         add_account(services, user)
         command = [sys.executable, "-m", "benchmarks.mail_client", what]
-        done = subprocess.run(command, capture_output=True, text=True, check=True)
+        done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
     return json.loads(done.stdout)
 
 

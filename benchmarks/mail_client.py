@@ -28,7 +28,7 @@ def peak_mb() -> float:
 
 def open_mailbox(services: Services) -> Mailbox:
     with services.databases.nova.read() as session:
-        return Mailbox(mailbox_config(session.get_one(Credential, 1), services.box()))
+        return Mailbox(mailbox_config(session.get_one(Credential, 1), services))
 
 
 def first_poll(services: Services) -> dict[str, float]:

@@ -61,10 +61,14 @@ def measured() -> dict[str, list[float]]:
         assert plain.run(TRIVIAL).ok
         assert heavy.run(WITH_PACKAGES).ok  # its first run imports them, once for the session
 
+        assert forker.stdin is not None
+        assert forker.stdout is not None
+        stdin, stdout = forker.stdin, forker.stdout
+
         def fork() -> float:
-            forker.stdin.write("\n")
-            forker.stdin.flush()
-            return float(forker.stdout.readline())
+            stdin.write("\n")
+            stdin.flush()
+            return float(stdout.readline())
 
         ways = {
             "bare fork": fork,

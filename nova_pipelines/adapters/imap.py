@@ -40,6 +40,8 @@ from nova_pipelines.domain.errors import ConfigurationError, NotFound, Permanent
 
 __all__ = ["FolderState", "MailHeader", "Mailbox", "MailboxConfig"]
 
+#: beyond all UIDs that servers give, and not the greatest number, which Dovecot takes for `*`
+LAST_UID = 2**32 - 2
 HEADER_BATCH = 200
 CHUNK_BYTES = 1024 * 1024
 
@@ -110,10 +112,12 @@ class Mailbox:
         first = max(1, first_uid)
         with self._talking("search"):
             self._client.noop()  # a folder that is long open learns of new mail by this
-            unread = self._search("UNSEEN")
             # trap 6: `n:*` means the last mail if n is beyond it
-            recent = {uid for uid in self._search(f"UID {first}:*") if uid >= first}
-        return sorted(unread | recent)
+            found = self._search(f"OR UNSEEN UID {first}:{max(first, LAST_UID)}")
+            doubtful = {uid for uid in found if uid < first} - self.settled
+            if doubtful:  # unread, or of a server that took the range for `n:*`
+                found -= doubtful - self._search("UNSEEN")
+        return sorted(found)
 
     def received_since(self, first: date, before: date | None) -> list[int]:
         """UIDs, ascending, of the mails that came from the day `first` on and before the day `before`, read or not.

@@ -9,9 +9,9 @@ import imaplib
 import random
 from datetime import datetime, timedelta
 
-from sqlalchemy import select, update
+from sqlalchemy import bindparam, exists, select, update
 from sqlalchemy.exc import DBAPIError, IntegrityError
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import Session, aliased
 
 from nova_pipelines.database.mailbox_tables import MailboxState
 from nova_pipelines.database.nova import Credential
@@ -44,6 +44,11 @@ def record_success(
 ) -> None:
     """A search of this folder succeeded. `waiting`: mails that it saw and that are not in the ledger yet."""
     moment = now or utc_now()
+    values = {"of_credential": credential_id, "moment": moment}
+    still_well = session.execute(_STILL_WELL, values | {"of_folder": folder, "as_waiting": waiting}).first()
+    if still_well is not None:  # as nearly always
+        session.execute(_ACCOUNT_WELL, values)
+        return
     state = _state(session, credential_id, folder, moment)
     state.last_success_at = state.last_attempt_at = moment
     state.error_kind = state.error = state.failing_since = state.next_attempt_at = state.tried_with = None
@@ -58,6 +63,31 @@ def record_success(
         .values(next_attempt_at=None)
     )
     _old_columns(session, credential_id, last_error=None, last_success_at=moment)
+
+
+# built once: to build a statement costs several times what to run it does
+_other = aliased(MailboxState)
+_STILL_WELL = (
+    update(MailboxState)
+    .where(
+        MailboxState.credential_id == bindparam("of_credential"),
+        MailboxState.folder == bindparam("of_folder"),
+        MailboxState.failures == 0,
+        MailboxState.error_kind.is_(None),
+        MailboxState.next_attempt_at.is_(None),
+        MailboxState.waiting == bindparam("as_waiting"),
+        ~exists().where(_other.credential_id == bindparam("of_credential"), _other.error_kind.in_(OF_THE_ACCOUNT)),
+    )
+    .values(last_success_at=bindparam("moment"), last_attempt_at=bindparam("moment"))
+    .returning(MailboxState.id)
+    .execution_options(synchronize_session=False)
+)
+_ACCOUNT_WELL = (
+    update(Credential)
+    .where(Credential.id == bindparam("of_credential"))
+    .values(last_error=None, last_success_at=bindparam("moment"), updated_at=Credential.updated_at)
+    .execution_options(synchronize_session=False)
+)
 
 
 def record_failure(

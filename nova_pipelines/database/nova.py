@@ -70,6 +70,8 @@ class Workflow(NovaBase):
     #: the newest version's definition, for readers of the old table
     graph_definition: Mapped[dict[str, Any]]
     is_active: Mapped[bool] = mapped_column(default=True)
+    #: of mails below this number that are assigned it has had all that it will have: a look at new mail begins here
+    mails_from: Mapped[int] = mapped_column(default=0, server_default="0")
     created_at: Mapped[datetime] = mapped_column(default=utc_now)
     updated_at: Mapped[datetime] = mapped_column(default=utc_now, onupdate=utc_now)
 
@@ -176,6 +178,9 @@ class MailFolder(NovaBase):
     created_at: Mapped[datetime] = mapped_column(default=utc_now)
 
 
+_UNFLAGGED = "flagged_at IS NULL"
+
+
 class Message(NovaBase):
     """The ledger: one row for each mail that was seen in a mailbox. The unique place is the claim."""
 
@@ -185,7 +190,9 @@ class Message(NovaBase):
         Index("ix_messages_credential_id_message_id", "credential_id", "message_id"),
         Index("ix_messages_credential_id_fingerprint", "credential_id", "fingerprint"),
         Index("ix_messages_credential_id_provider_id", "credential_id", "provider_id"),
-        Index("ix_messages_status", "status"),
+        Index("ix_messages_status_id", "status", "id"),
+        Index("ix_messages_status_place", "status", "credential_id", "folder", "uidvalidity", "uid"),
+        Index("ix_messages_unflagged", "status", sqlite_where=text(_UNFLAGGED), postgresql_where=text(_UNFLAGGED)),
     )
 
     id: Mapped[int] = mapped_column(primary_key=True)
@@ -255,6 +262,7 @@ class Execution(NovaBase):
         Index("ix_executions_status", "status"),
         Index("ix_executions_run_id", "run_id"),
         Index("ix_executions_created_at", "created_at"),
+        Index("ix_executions_message_id", "message_id"),
     )
 
     id: Mapped[int] = mapped_column(primary_key=True)

@@ -74,12 +74,12 @@ def _refusal(
 ) -> str | None:
     if headers is not None and (reason := automatic_reason(headers)):
         return reason
-    if fields.get("automatic"):
-        return "a machine sent it"
     if headers is not None and not sender:
         return "the sender is empty (<>)"
     if recipient and (reason := unanswerable(recipient)):
         return reason
+    if fields.get("automatic"):
+        return "a machine sent it"
     own = {address_key(address) for address in (sender, recipient) if address} & own_addresses(services)
     return f"{min(own)} is a mailbox of this installation" if own else None
 

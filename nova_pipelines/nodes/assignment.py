@@ -5,10 +5,14 @@ from __future__ import annotations
 import uuid
 from collections.abc import Sequence
 
-from sqlalchemy import func, select
+from sqlalchemy import exists, func, select
+from sqlalchemy.orm import Session
 
 from nova_pipelines.database.nova import Client, Execution, Message, Workflow
 from nova_pipelines.nodes.services import Services
+
+#: so many mails may have a number and not be committed while later ones are
+ON_THEIR_WAY = 1_000
 
 
 def make_executions(
@@ -19,18 +23,19 @@ def make_executions(
     folder: str,
     client_ids: Sequence[int] | None = None,
     limit: int = 200,
+    for_all: bool = False,
 ) -> list[int]:
     """One pending execution for each document of the stored mails that this workflow has not had yet.
 
     Returns the new executions' numbers: the oldest mail of each client, then the next of each. Committed before
-    anything is asked of Dagster.
+    anything is asked of Dagster. `for_all`: these are all clients of the workflow, so that the next call need not look
+    again at what this one has seen.
     """
     with services.databases.nova.session() as session:
-        had = select(Execution.message_id).where(
-            Execution.workflow_id == workflow_id, Execution.message_id.is_not(None)
-        )
+        had = exists().where(Execution.workflow_id == workflow_id, Execution.message_id == Message.id)
         # locked: of two that look at the same time, the second one sees what the first one made
-        since = session.get_one(Workflow, workflow_id, with_for_update=True).created_at
+        workflow = session.get_one(Workflow, workflow_id, with_for_update=True)
+        others = (Message.status == "assigned") & (Message.id >= workflow.mails_from)
         # the clients by turns, or one with thousands of mails would come before all mail of the others
         turn = func.row_number().over(partition_by=Message.client_id, order_by=Message.id)
         query = (
@@ -38,8 +43,8 @@ def make_executions(
             .where(
                 Message.folder == folder,
                 # waiting for anybody, or come since this workflow exists: a new workflow does not dig up the past
-                (Message.status == "stored") | ((Message.status == "assigned") & (Message.created_at >= since)),
-                Message.id.not_in(had),
+                (Message.status == "stored") | (others & (Message.created_at >= workflow.created_at)),
+                ~had,
             )
             .order_by(turn, Message.id)
             .limit(limit)
@@ -47,7 +52,10 @@ def make_executions(
         if client_ids is not None:
             query = query.where(Message.client_id.in_(client_ids))
         executions: list[Execution] = []
-        for message in session.scalars(query):
+        messages = session.scalars(query).all()
+        if for_all and len(messages) < limit:
+            workflow.mails_from = max(workflow.mails_from, _settled_below(session))
+        for message in messages:
             client = session.get_one(Client, message.client_id)
             for ordinal in units(message, client):
                 executions.append(new_execution(workflow_id, version_id, client.id, {}))
@@ -56,6 +64,15 @@ def make_executions(
         session.add_all(executions)
         session.flush()
         return [execution.id for execution in executions]
+
+
+def _settled_below(session: Session) -> int:
+    """Every mail with a smaller number has gone its way: none of them will be assigned later."""
+    waits = Message.status.in_(["seen", "stored"]) | ((Message.status == "quarantined") & Message.handled_at.is_(None))
+    first = session.scalar(select(func.min(Message.id)).where(waits))
+    # numbers are given before they are committed: what is on its way has one of the last
+    newest = (session.scalar(select(func.max(Message.id))) or 0) - ON_THEIR_WAY
+    return newest if first is None else min(first, newest)
 
 
 def units(message: Message, client: Client) -> list[int]:

@@ -11,6 +11,7 @@ import time
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
+from typing import Any
 
 from sqlalchemy import bindparam, func, select
 from sqlalchemy.exc import IntegrityError
@@ -27,10 +28,10 @@ from nova_pipelines.nodes.recognition import (
     known_by_header,
     known_by_provider,
     new_folder,
-    was_made_anew,
 )
 from nova_pipelines.nodes.reconciling import (
     Folder,
+    Unfinished,
     leave_old_folder,
     mark_gone,
     note_failure,
@@ -96,12 +97,10 @@ def _scan(
 ) -> None:
     state = mailbox.opened(folder)
     place = (credential_id, folder, state.uidvalidity)
-    first_uid, provider = _begin(services, credential_id, folder, state)
+    first_uid, provider, anew, claimed = _begin(services, place, state)
     candidates = mailbox.candidates(first_uid)
-    with services.databases.nova.read() as session:
-        claimed = unfinished(session, *place)
-        anew = was_made_anew(session, credential_id, folder)
-        if not mailbox.settled.issuperset(candidates):
+    if not mailbox.settled.issuperset(candidates):
+        with services.databases.nova.read() as session:
             mailbox.settled |= _known(session, *place, candidates, mailbox.settled)
     waiting = sorted((set(candidates) - mailbox.settled - claimed.resting) | claimed.again)
     report.complete, report.waiting = len(waiting) <= limit, len(waiting)
@@ -137,20 +136,28 @@ def take_in(
         _store(services, mailbox, message_id, header, provider, report)
 
 
-def _begin(services: Services, credential_id: int, folder: str, state: FolderState) -> tuple[int, Provider | None]:
-    """From which UID on mails count whether read or not, and whose word on senders counts."""
-    place = {"credential_id": credential_id, "folder": folder, "uidvalidity": state.uidvalidity}
+def _begin(services: Services, place: Folder, state: FolderState) -> tuple[int, Provider | None, bool, Unfinished]:
+    """From which UID on mails count whether read or not, whose word on senders counts, whether the folder was made
+    anew, and what is claimed there. All that a search asks of the ledger where nothing is new: it comes often."""
+    values: dict[str, Any] = dict(zip(_NAMES, place, strict=True))
     with services.databases.nova.read() as session:
-        settings, first_uid = session.execute(_FOLDER, place).one()
+        settings, first_uid, validities = session.execute(_FOLDER, values).one()
+        claimed = unfinished(session, *place)
     if first_uid is None:
         with services.databases.nova.session() as session:
-            row = session.scalars(select(MailFolder).filter_by(**place)).first()
-            first_uid = (row or new_folder(session, credential_id, folder, state)).first_uid
-    return first_uid, provider_of(settings)
+            row = session.scalars(select(MailFolder).filter_by(**values)).first()
+            first_uid = (row or new_folder(session, *place[:2], state)).first_uid
+            validities = session.scalars(_VALIDITIES, values).one()
+    return first_uid, provider_of(settings), validities > 1, claimed
 
 
+_NAMES = ("credential_id", "folder", "uidvalidity")
+# built once: to build a statement costs several times what to run it does
+_VALIDITIES = select(func.count(MailFolder.id)).where(
+    MailFolder.credential_id == bindparam("credential_id"), MailFolder.folder == bindparam("folder")
+)
 _FOLDER = (
-    select(Credential.settings, MailFolder.first_uid)
+    select(Credential.settings, MailFolder.first_uid, _VALIDITIES.correlate(None).scalar_subquery())
     .outerjoin(
         MailFolder,
         (MailFolder.credential_id == Credential.id)
@@ -201,7 +208,7 @@ def _raise_mark(
 
 def _ledger_row(services: Services, where: Folder, header: MailHeader, report: ScanReport, anew: bool) -> int | None:
     """Claims a mail. Returns the number of its row; None if it is a known mail at another place."""
-    place = dict(zip(("credential_id", "folder", "uidvalidity"), where, strict=True)) | {"uid": header.uid}
+    place: dict[str, Any] = dict(zip(_NAMES, where, strict=True)) | {"uid": header.uid}
     with services.databases.nova.session() as session:
         message = session.scalar(_AT_PLACE, place)
         if message is None:
@@ -228,7 +235,6 @@ def _ledger_row(services: Services, where: Folder, header: MailHeader, report: S
 
 
 _OF_HEADER = ("message_id", "provider_id", "sender", "subject", "sent_at", "size", "received_at")
-# built once: to build a statement costs several times what to run it does
 _CLIENT = select(Credential.client_id).where(Credential.id == bindparam("id"))
 _AT_PLACE = select(Message).where(
     *(getattr(Message, name) == bindparam(name) for name in ("credential_id", "folder", "uidvalidity", "uid"))

@@ -42,12 +42,6 @@ def new_folder(session: Session, credential_id: int, folder: str, state: FolderS
     return row
 
 
-def was_made_anew(session: Session, credential_id: int, folder: str) -> bool:
-    """Whether a folder was seen under more than one UIDVALIDITY."""
-    count = select(func.count()).where(MailFolder.credential_id == credential_id, MailFolder.folder == folder)
-    return (session.scalar(count) or 0) > 1
-
-
 def known_by_provider(session: Session, message: Message) -> int | None:
     """The number of the mail that a new row repeats by the provider's own identity (Gmail: another label)."""
     if not message.provider_id:

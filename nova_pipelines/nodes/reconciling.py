@@ -10,7 +10,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from sqlalchemy import ColumnElement, Select, select
+from sqlalchemy import ColumnElement, Select, bindparam, select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
@@ -50,10 +50,18 @@ def unfinished(
 ) -> Unfinished:
     """The claimed and not stored mails of a folder."""
     moment = now or utc_now()
-    rows = session.scalars(_seen(credential_id, folder).where(Message.uidvalidity == uidvalidity)).all()
+    place = {"credential_id": credential_id, "folder": folder, "uidvalidity": uidvalidity}
+    rows = session.execute(_UNFINISHED, place).all()
     # without an attempt: released by a person, who waits for it
-    resting = {row.uid for row in rows if row.attempts and row.updated_at + rest(row.attempts) > moment}
+    resting = {uid for uid, attempts, changed_at in rows if attempts and changed_at + rest(attempts) > moment}
     return Unfinished(frozenset(row.uid for row in rows if row.uid not in resting), frozenset(resting))
+
+
+# built once: to build a statement costs several times what to run it does
+_UNFINISHED = select(Message.uid, Message.attempts, Message.updated_at).where(
+    Message.status == "seen",
+    *(getattr(Message, name) == bindparam(name) for name in ("credential_id", "folder", "uidvalidity")),
+)
 
 
 def read_headers(

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 
-from sqlalchemy import select
+from sqlalchemy import exists, select
+from sqlalchemy.orm import aliased
 
 from nova_pipelines.adapters.imap import Mailbox
 from nova_pipelines.database.mail_events import record_event
@@ -106,17 +107,16 @@ def _done(
     services: Services, workflow_id: int, message_ids: Sequence[int] | None
 ) -> list[tuple[int, str, int, dict[int, int]]]:
     """Mails to flag, grouped by mailbox and folder: (credential, folder, uidvalidity, {message: uid})."""
-    open_or_failed = select(Execution.message_id).where(
-        Execution.message_id.is_not(None), Execution.status != "completed"
-    )
-    any_execution = select(Execution.message_id).where(
-        Execution.workflow_id == workflow_id, Execution.message_id.is_not(None)
-    )
-    duplicate = (Message.status == "duplicate") & Message.duplicate_of.in_(
+    original, of_mail = aliased(Message), Execution.message_id == Message.id
+    open_or_failed = exists().where(of_mail, Execution.status != "completed")
+    of_workflow = exists().where(of_mail, Execution.workflow_id == workflow_id)
+    done = (Message.status == "assigned") & of_workflow & ~open_or_failed
+    duplicate = (Message.status == "duplicate") & exists().where(
+        original.id == Message.duplicate_of,
+        original.flagged_at.is_not(None),
         # of this workflow's mails: another one's may be for another end
-        select(Message.id).where(Message.flagged_at.is_not(None), Message.id.in_(any_execution))
+        exists().where(Execution.message_id == original.id, Execution.workflow_id == workflow_id),
     )
-    done = (Message.status == "assigned") & Message.id.in_(any_execution) & Message.id.not_in(open_or_failed)
     query = select(Message).where(Message.flagged_at.is_(None), done | duplicate).order_by(Message.id)
     if message_ids is not None:
         query = query.where(Message.id.in_(message_ids))

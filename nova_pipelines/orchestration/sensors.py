@@ -131,6 +131,7 @@ def _make(services: Services, workflow: Loaded) -> None:
         services,
         workflow_id=compiled.workflow_id,
         version_id=compiled.version_id,
+        for_all=True,
         folder=compiled.folder or "INBOX",
         client_ids=sorted(set(clients)),
     )

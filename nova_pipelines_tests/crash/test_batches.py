@@ -10,7 +10,7 @@ from nova_pipelines_tests.crash.ways import WAYS, assert_once, crash
 from nova_pipelines_tests.crash.worker import Kill
 from nova_pipelines_tests.fixtures.world import INVOICE_PROCESSING, World
 
-crash = pytest.mark.crash
+whole_matrix = pytest.mark.crash
 
 
 @pytest.mark.parametrize(
@@ -18,10 +18,12 @@ crash = pytest.mark.crash
     [
         pytest.param(Kill("node", "after", "extract_invoice", nth=3), id="extract_invoice"),
         pytest.param(Kill("node", "after", "invoice_write", nth=3), id="invoice_write"),
-        pytest.param(Kill("record", "before", "invoice_write"), id="all-written-none-recorded", marks=crash),
-        pytest.param(Kill("record", "after", "invoice_write"), id="all-recorded", marks=crash),
-        pytest.param(Kill("record", "before", "start"), id="start", marks=crash),
-        pytest.param(Kill("nova_pipelines.adapters.imap:Mailbox.mark_seen", "after", nth=3), id="flags", marks=crash),
+        pytest.param(Kill("record", "before", "invoice_write"), id="all-written-none-recorded", marks=whole_matrix),
+        pytest.param(Kill("record", "after", "invoice_write"), id="all-recorded", marks=whole_matrix),
+        pytest.param(Kill("record", "before", "start"), id="start", marks=whole_matrix),
+        pytest.param(
+            Kill("nova_pipelines.adapters.imap:Mailbox.mark_seen", "after", nth=3), id="flags", marks=whole_matrix
+        ),
     ],
 )
 def test_five_mails_are_each_worked_on_once(world: World, engine: Engine, kill: Kill):

@@ -8,14 +8,16 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
+import yaml
 from sqlalchemy import select
 
+from nova_pipelines.compiler.job import Compiled
 from nova_pipelines.database import quarantine
 from nova_pipelines.database.mail_events import MailboxEvent
-from nova_pipelines.database.nova import Credential, Execution, Message
+from nova_pipelines.database.nova import Credential, Execution, Message, Workflow
 from nova_pipelines.database.types import utc_now
 from nova_pipelines.domain.errors import Conflict, NotFound, NovaError, TransientError
-from nova_pipelines.nodes import intake
+from nova_pipelines.nodes import assignment, intake
 from nova_pipelines.nodes.assignment import make_executions
 from nova_pipelines.nodes.intake import scan_mailbox
 from nova_pipelines.nodes.reconciling import MAX_ATTEMPTS, rest
@@ -265,6 +267,42 @@ def test_a_stored_mail_whose_scan_died_gets_its_execution_once(world: World):
     ]
     assert made == [[1], []]
     assert states(world) == {"stored": "assigned"}
+
+
+def test_two_workflows_each_get_every_mail_though_neither_looks_at_old_ones_again(world: World, monkeypatch):
+    monkeypatch.setattr(assignment, "ON_THEIR_WAY", 0)
+    second = yaml.safe_load(INVOICE_PROCESSING.read_text()) | {"name": "Second"}
+    both = [world.publish(INVOICE_PROCESSING), world.publish(second)]
+
+    def look(compiled: Compiled) -> list[str | None]:
+        ids = {"workflow_id": compiled.workflow_id, "version_id": compiled.version_id}
+        made = make_executions(world.services, **ids, folder="INBOX", for_all=True)
+        with world.services.databases.nova.read() as session:
+            rows = [session.get_one(Execution, number) for number in made]
+            return [session.get_one(Message, row.message_id).subject for row in rows]
+
+    def marks() -> list[int]:
+        with world.services.databases.nova.read() as session:
+            return list(session.scalars(select(Workflow.mails_from).order_by(Workflow.id)))
+
+    world.services.max_mail_bytes = 50_000
+    world.deliver(b"%PDF-1.4" + bytes(100_000), subject="set aside")
+    for subject in ("one", "two"):
+        world.deliver(subject=subject)
+    scan(world)
+    assert [look(compiled) for compiled in both] == [["one", "two"]] * 2
+    assert [look(compiled) for compiled in both] == [[]] * 2
+    assert marks() == [1, 1]  # what was set aside may still be released
+    world.services.max_mail_bytes = 1_000_000
+    with world.services.databases.nova.session() as session:
+        quarantine.release(session, 1, by="ana")
+    scan(world)
+    assert [look(compiled) for compiled in both] == [["set aside"]] * 2
+    assert [look(compiled) for compiled in both] == [[]] * 2
+    assert marks() == [3, 3]
+    world.deliver(subject="three")
+    scan(world)
+    assert [look(compiled) for compiled in both] == [["three"]] * 2
 
 
 # ---------------------------------------------------------------- done but not flagged

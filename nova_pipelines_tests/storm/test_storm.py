@@ -129,7 +129,7 @@ def add_client(here: Town) -> None:
 
 @pytest.mark.timeout(300)
 def test_a_squall(tmp_path: Path):
-    storm(tmp_path, seed=1, mails=12, blows=9, patience=180)
+    storm(tmp_path, seed=1, mails=9, blows=9, patience=180)
 
 
 @pytest.mark.storm

@@ -11,6 +11,8 @@ branch_labels = None
 depends_on = None
 
 _KEYS = ("fingerprint", "provider_id")
+#: every search of a folder asks for what is claimed there and not stored
+_PLACE = ["status", "credential_id", "folder", "uidvalidity", "uid"]
 
 
 def upgrade(engine_name: str) -> None:
@@ -37,11 +39,15 @@ def upgrade(engine_name: str) -> None:
     op.add_column("messages", sa.Column("provider_id", sa.String(length=40), nullable=True))
     for key in _KEYS:
         op.create_index(op.f(f"ix_messages_credential_id_{key}"), "messages", ["credential_id", key])
+    op.drop_index("ix_messages_status", table_name="messages")
+    op.create_index("ix_messages_status_place", "messages", _PLACE)
 
 
 def downgrade(engine_name: str) -> None:
     if engine_name != "nova":
         return
+    op.drop_index("ix_messages_status_place", table_name="messages")
+    op.create_index("ix_messages_status", "messages", ["status"])
     for key in _KEYS:
         op.drop_index(op.f(f"ix_messages_credential_id_{key}"), table_name="messages")
         op.drop_column("messages", key)
