@@ -1,6 +1,7 @@
 """What people are asked about executions, and what they answer: each question is answered once.
 
-Knows statuses and times; nothing of nodes, mails or links. Whoever changes both locks the approval before the execution.
+Knows statuses and times; nothing of nodes, mails or links. Whoever changes both locks the approval first, and then the
+execution.
 """
 
 from __future__ import annotations
@@ -246,7 +247,8 @@ def approvals_of(session: Session, execution_id: int) -> list[Approval]:
 
 
 def _listing() -> Select[Any]:
-    return _joined(select(Approval, Execution, Workflow.name, Workflow.job_name, Client.slug))
+    columns: Select[Any] = select(Approval, Execution, Workflow.name, Workflow.job_name, Client.slug)  # pyright: ignore[reportAssignmentType] - as many as are named
+    return _joined(columns)
 
 
 def _joined(query: Select[Any]) -> Select[Any]:

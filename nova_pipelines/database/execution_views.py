@@ -81,7 +81,7 @@ def count_by_status(session: Session, clients: Collection[str] | None) -> dict[s
     query = select(Execution.status, func.count()).group_by(Execution.status)
     if clients is not None:
         query = query.join(Client, Client.id == Execution.client_id).where(Client.slug.in_(sorted(clients)))
-    return {status: number for status, number in session.execute(query)}
+    return {row[0]: row[1] for row in session.execute(query)}
 
 
 def client_slugs(session: Session, clients: Collection[str] | None) -> list[str]:

@@ -65,7 +65,7 @@ def count_by_status(session: Session, clients: Collection[str] | None) -> dict[s
     query = select(Invoice.status, func.count()).group_by(Invoice.status)
     if clients is not None:
         query = query.where(Invoice.client_slug.in_(sorted(clients)))
-    return {status: number for status, number in session.execute(query)}
+    return {row[0]: row[1] for row in session.execute(query)}
 
 
 def each_invoice(facturas: Database, wanted: InvoiceFilter) -> Iterator[Invoice]:

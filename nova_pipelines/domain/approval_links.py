@@ -47,7 +47,7 @@ def read(keys: Sequence[bytes], token: str, *, now: datetime | None = None) -> L
     """The link that one of `keys` signed. Raises PermanentError for any other text, Expired after its time."""
     payload, dot, mac = token.strip().partition(".")
     given = _bytes(mac) if dot and len(token) <= MAX_TOKEN else None
-    if given is None or not any([hmac.compare_digest(_mac(key, payload), given) for key in keys]):
+    if given is None or not any(hmac.compare_digest(_mac(key, payload), given) for key in keys):
         raise PermanentError(
             "this is no link of this installation, or it was cut off", remedy="open the link in the mail again"
         )

@@ -12,7 +12,7 @@ from nova_pipelines.nodes.services import Services
 
 
 class InvoiceStatusNode(Node):
-    """Sets the row `context.invoice_id`, which this execution stored as `pending_approval`, to `approved` or `rejected`.
+    """Sets the row `context.invoice_id`, which this execution stored as `pending_approval`, to what was decided.
 
     Sets `action_taken`: `invoice_approved` or `invoice_rejected`. A row that another execution stored is not touched.
     """

@@ -140,9 +140,7 @@ def text_of(html: str) -> str:
 
 
 @pytest.fixture(scope="module")
-def site(
-    dovecot: DovecotServer, sqlite_template: Path, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Site]:
+def site(dovecot: DovecotServer, sqlite_template: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     """One for all tests of a module: they tell what they made by its numbers."""
     with pytest.MonkeyPatch.context() as environment, SmtpSink(tls="none", login=False) as sink:
         home = tmp_path_factory.mktemp("site")

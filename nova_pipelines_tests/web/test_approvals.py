@@ -256,8 +256,8 @@ def test_of_many_answers_at_the_same_time_one_counts(databases):
     """Also where each of them sees the question open before anybody has answered."""
     from nova_pipelines.database.approvals import Question, ask
     from nova_pipelines.database.nova import Execution
-    from nova_pipelines_tests.fixtures.chains import publish_chained
     from nova_pipelines.nodes.assignment import new_execution
+    from nova_pipelines_tests.fixtures.chains import publish_chained
 
     workflow_id, version_id = publish_chained(databases.nova)
     with databases.nova.session() as session:

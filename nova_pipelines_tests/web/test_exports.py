@@ -15,7 +15,7 @@ from nova_pipelines.web.pages.exports import COLUMNS, csv_chunks, harmless
 from nova_pipelines_tests.web.site import Site
 
 FORMULAS = [
-    "=HYPERLINK(\"http://evil.example\",\"x\")",
+    '=HYPERLINK("http://evil.example","x")',
     "+1+1",
     "-1+1",
     "@SUM(A1)",
@@ -50,7 +50,14 @@ def stored(site: Site) -> Site:
         email_date=datetime(2026, 11, 2, 9, 30, tzinfo=UTC),
         email_subject="z" * 50_000,
     )
-    store(site, supplier_name="Yen", invoice_number="yen", supplier_tax_id="J1", total_amount=Decimal(1500), currency="JPY")
+    store(
+        site,
+        supplier_name="Yen",
+        invoice_number="yen",
+        supplier_tax_id="J1",
+        total_amount=Decimal(1500),
+        currency="JPY",
+    )
     return site
 
 
@@ -119,7 +126,9 @@ def test_an_export_is_made_while_it_is_read():
         nonlocal seen
         for number in range(50_000):
             seen += 1
-            yield Invoice(id=number, client_slug="idom", total_amount=Decimal(1), currency="EUR", supplier_name="x" * 50)
+            yield Invoice(
+                id=number, client_slug="idom", total_amount=Decimal(1), currency="EUR", supplier_name="x" * 50
+            )
 
     chunks = csv_chunks(many(), "en")
     next(chunks)

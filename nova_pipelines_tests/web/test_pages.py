@@ -197,7 +197,15 @@ def test_the_filter(site: Site):
         assert link in page(site, f"/pages/invoices?{query}"), query
     for query in ("q=nothing-like-it", "q=%25%25%25", "status=approved", "until=2025-03-03", "least=77.71&most=78"):
         assert link not in page(site, f"/pages/invoices?{query}"), query
-    for query in ("since=yesterday", "least=much", "least=NaN", "least=1e999", "status=%27;--", "before=-1", "q=" + "x" * 201):
+    for query in (
+        "since=yesterday",
+        "least=much",
+        "least=NaN",
+        "least=1e999",
+        "status=%27;--",
+        "before=-1",
+        "q=" + "x" * 201,
+    ):
         assert "not possible" in page(site, f"/pages/invoices?{query}", status=422), query
 
 
@@ -240,9 +248,10 @@ def test_everybody_sees_only_their_clients(site: Site, approval):
     csv = site.as_("viewer", "other").get("/pages/invoices.csv").text
     assert "Theirs" in csv
     assert "Mine" not in csv
-    assert site.as_("operator", "other").post(
-        f"/pages/approvals/{approval.id}", data={"decision": "approved"}
-    ).status_code == 404
+    assert (
+        site.as_("operator", "other").post(f"/pages/approvals/{approval.id}", data={"decision": "approved"}).status_code
+        == 404
+    )
 
 
 def test_nobody_sees_nothing(site: Site, approval):
@@ -255,7 +264,12 @@ def test_nobody_sees_nothing(site: Site, approval):
 
 
 def test_unknown_things_are_pages_too(site: Site):
-    for path in ("/pages/invoices/999999", "/pages/invoices/99999999999999", "/pages/executions/0", "/pages/approvals/77"):
+    for path in (
+        "/pages/invoices/999999",
+        "/pages/invoices/99999999999999",
+        "/pages/executions/0",
+        "/pages/approvals/77",
+    ):
         assert "not possible" in page(site, path, status=404)
     assert page(site, "/pages/executions/abc", status=422)
     assert site.as_("viewer").get("/pages/nothing").status_code == 404

@@ -1,4 +1,4 @@
-"""Pages for people, under `/pages/`: made on the server, in Spanish and English, for a browser without anything else."""
+"""Pages for people, under `/pages/`: made on the server, in Spanish and English, for any browser."""
 
 from nova_pipelines.web.pages import approvals, executions, home, invoices, links
 

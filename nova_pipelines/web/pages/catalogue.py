@@ -182,7 +182,7 @@ TEXTS: dict[str, tuple[str, str]] = {
 
 
 class Words:
-    """The texts in one language: `words("invoices")`. A key that is not known is shown as it is: statuses may be new."""
+    """The texts in one language: `words("invoices")`. An unknown key is shown as it is: statuses may be new."""
 
     def __init__(self, language: Language) -> None:
         self.language = language
@@ -213,8 +213,8 @@ def _accepted(header: str) -> Language:
             if primary == language:
                 value = _weight(weight) if name.strip() == "q" else 1.0
                 weights[language] = max(value, weights.get(language, 0.0))
-    best = max(weights, key=lambda language: weights[language], default="es")
-    return best if weights.get(best, 1.0) > 0 else "es"
+    best: Language = "en" if weights.get("en", 0.0) > weights.get("es", 0.0) else "es"
+    return best
 
 
 def _weight(text: str) -> float:

@@ -12,7 +12,7 @@ from decimal import Decimal
 from typing import IO, Any
 
 from openpyxl import Workbook
-from openpyxl.cell import WriteOnlyCell
+from openpyxl.cell import Cell, WriteOnlyCell
 from openpyxl.styles import Font
 from openpyxl.utils import get_column_letter
 
@@ -102,7 +102,9 @@ def xlsx_file(invoices: Iterable[Invoice], language: Language) -> IO[bytes]:
     sheet.append([_head(sheet, words(head)) for _, head, _ in COLUMNS])
     for number, invoice in enumerate(invoices, start=2):
         if number > MAX_ROWS:
-            raise PermanentError("there are more invoices than rows in a sheet", remedy="narrow the filter, or take CSV")
+            raise PermanentError(
+                "there are more invoices than rows in a sheet", remedy="narrow the filter, or take CSV"
+            )
         sheet.append([_cell(sheet, name, invoice) for name, _, _ in COLUMNS])
     target = tempfile.TemporaryFile()  # noqa: SIM115 - closed by the caller
     try:
@@ -114,13 +116,13 @@ def xlsx_file(invoices: Iterable[Invoice], language: Language) -> IO[bytes]:
     return target
 
 
-def _head(sheet: Any, text: str) -> WriteOnlyCell:
+def _head(sheet: Any, text: str) -> Cell:
     cell = WriteOnlyCell(sheet, text)
     cell.font = Font(bold=True)
     return cell
 
 
-def _cell(sheet: Any, name: str, invoice: Invoice) -> WriteOnlyCell | None:
+def _cell(sheet: Any, name: str, invoice: Invoice) -> Cell | None:
     value = getattr(invoice, name)
     if value is None:
         return None

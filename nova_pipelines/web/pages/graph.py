@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 from nova_pipelines.compiler.plan import Plan
 
@@ -137,7 +138,7 @@ def _layers(
             layers[number].append(key)
             route.append(key)
         route.append(edge.target)
-        for upper, lower in zip(route, route[1:], strict=False):
+        for upper, lower in pairwise(route):
             points[upper].below.append(lower)
             points[lower].above.append(upper)
         routes[edge] = tuple(route)

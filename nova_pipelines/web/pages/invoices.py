@@ -160,5 +160,3 @@ def page_png(request: Request, context: Context, principal: Looks, pictures: Dra
 def png_response(png: bytes) -> Response:
     headers = {"Cache-Control": "private, max-age=300", "X-Content-Type-Options": "nosniff"}
     return Response(png, media_type="image/png", headers=headers)
-
-

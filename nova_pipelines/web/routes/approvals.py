@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Depends, Query, Response
 from pydantic import BaseModel, ConfigDict, Field, JsonValue
@@ -80,9 +80,7 @@ def approvals(
     statuses = [] if status in ("open", "all") else [status]
     is_open, clients = status == "open", principal.clients
     with context.services.databases.nova.read() as session:
-        found = list_approvals(
-            session, open_only=is_open, statuses=statuses, clients=clients, skip=skip, limit=limit
-        )
+        found = list_approvals(session, open_only=is_open, statuses=statuses, clients=clients, skip=skip, limit=limit)
         total = count_approvals(session, open_only=is_open, statuses=statuses, clients=clients)
     response.headers["X-Total-Count"] = str(total)
     return [ApprovalOut(**approval_view(listed)) for listed in found]
@@ -94,7 +92,9 @@ def approval(context: Context, principal: Looks, number: int) -> ApprovalOut:
         return ApprovalOut(**approval_view(find_approval(session, number, clients=principal.clients)))
 
 
-_CONFLICT = {409: {"description": "It was decided before; `detail` says by whom and when"}}
+_CONFLICT: dict[int | str, dict[str, Any]] = {
+    409: {"description": "It was decided before; `detail` says by whom and when"}
+}
 
 
 @router.post("/{number}/approve", summary="Approve: the execution goes on", responses=_CONFLICT)
