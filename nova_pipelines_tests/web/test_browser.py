@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import shutil
@@ -11,7 +12,10 @@ from pathlib import Path
 
 import pytest
 from playwright.sync_api import Browser, Page, expect, sync_playwright
+from playwright.sync_api import Error as PlaywrightError
 
+from nova_pipelines.nodes.wiring import build_services
+from nova_pipelines.settings import load_settings
 from nova_pipelines_tests.cli.conftest import Nova
 from nova_pipelines_tests.cli.conftest import bare as bare
 from nova_pipelines_tests.cli.conftest import nova as nova
@@ -19,7 +23,7 @@ from nova_pipelines_tests.cli.test_up import Up, processes_of
 from nova_pipelines_tests.cli.test_up import up as up
 from nova_pipelines_tests.fixtures.dovecot import MailUser
 from nova_pipelines_tests.fixtures.smtp_sink import SmtpSink
-from nova_pipelines_tests.fixtures.world import invoice_pdf
+from nova_pipelines_tests.fixtures.world import add_idom, invoice_pdf
 from nova_pipelines_tests.web.site import APPROVAL_WORKFLOW
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -56,14 +60,11 @@ def shots(tmp_path: Path) -> Path:
     return folder
 
 
-def prepare(nova: Nova, tmp_path: Path, user: MailUser, sink: SmtpSink, monkeypatch: pytest.MonkeyPatch) -> None:
+def prepare(nova: Nova, tmp_path: Path, user: MailUser, sink: SmtpSink) -> None:
     """A client with a mailbox; the example workflow, which nobody but a person starts."""
-    monkeypatch.setenv("THE_PASSWORD", user.password)
-    nova("client", "add", "idom", "--name", "IDOM", "--allow-sender", "@proveedores.example")
-    imap = ["--imap-host", user.host, "--imap-port", str(user.tls_port), "--ca-file", user.ca_file]
-    smtp = ["--smtp-host", sink.host, "--smtp-port", str(sink.port), "--smtp-tls", "none", "--no-smtp-login"]
-    login = ["--user", user.name, "--address", "facturas@idom.example", "--password-env", "THE_PASSWORD"]
-    nova("client", "credentials", "set", "idom", "email", *imap, *smtp, *login)
+    services = build_services(load_settings())
+    add_idom(services, user, sink)
+    services.databases.close()
     text = APPROVAL_WORKFLOW.read_text()
     text, count = re.subn(r"^trigger: .*$", 'trigger: {schedule: "0 0 1 1 *"}', text, flags=re.MULTILINE)
     assert count == 1
@@ -89,9 +90,8 @@ def test_from_the_launchpad_to_an_approved_invoice(
     mail_user: MailUser,
     smtp_sink: SmtpSink,
     shots: Path,
-    monkeypatch: pytest.MonkeyPatch,
 ):
-    prepare(up.nova, tmp_path, mail_user, smtp_sink, monkeypatch)
+    prepare(up.nova, tmp_path, mail_user, smtp_sink)
     deliver(mail_user)
     page = browser.new_page(viewport={"width": 1280, "height": 900}, locale="en-GB")
     page.set_default_timeout(LONG)
@@ -112,9 +112,6 @@ def test_from_the_launchpad_to_an_approved_invoice(
     page.get_by_role("link", name="Suministros Ibéricos S.L.").click()
     expect(page.locator("svg.page")).to_be_visible()
     page.screenshot(path=shots / "approval.png", full_page=True)
-    page.get_by_role("link", name="Invoice").locator("visible=true").last.or_(
-        page.locator("dd a[href^='/pages/invoices/']")
-    )
     page.locator("dd a[href^='/pages/invoices/']").click()
 
     # the invoice beside its PDF, which would like to run a script
@@ -128,11 +125,11 @@ def test_from_the_launchpad_to_an_approved_invoice(
     assert answer.headers["content-security-policy"].startswith("sandbox;")
     other = browser.new_page()
     opened = watched(other)
-    try:
+    with contextlib.suppress(
+        PlaywrightError
+    ):  # a browser without a viewer, or one that saves the file, ends the loading
         other.goto(page.url + "/document.pdf", wait_until="commit", timeout=10_000)
-        other.wait_for_timeout(1_500)
-    except Exception as error:  # noqa: BLE001 - a browser without a viewer saves the file instead
-        assert "Download" in str(error), error
+    other.wait_for_timeout(1_500)
     assert not [line for line in opened if "dialog" in line]
     other.close()
 
