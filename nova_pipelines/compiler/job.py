@@ -280,7 +280,9 @@ def _outcome(context: dg.OpExecutionContext, inputs: dict[str, Any]) -> Iterator
             # the mailbox sensor repeats what could not be flagged now: the work itself is done
             context.log.warning(f"mails could not be marked on the server yet: {error}")
     waiting, deciding = work.journal.waiting(), work.journal.waiting(IN_APPROVAL)
-    metadata = report.outcome_metadata(rows, work.services.public_url)
+    metadata = report.outcome_metadata(rows)
+    numbers = {row.execution_id for row in rows} | waiting.keys() | deciding.keys()
+    metadata |= report.page_links(sorted(numbers), work.services.public_url)
     metadata |= {name: len(found) for name, found in (("waiting", waiting), (IN_APPROVAL, deciding)) if found}
     text = report.outcome_text(rows, waiting, deciding)
     failed = [row for row in rows if row.status in ("failed", "unknown")]

@@ -100,8 +100,15 @@ def amount_of(context: dict[str, Any]) -> str:
     return format_amount(invoice["total_amount"], str(invoice.get("currency") or ""))
 
 
-def outcome_metadata(rows: Sequence[Row], public_url: str = "") -> dict[str, Any]:
-    """`public_url`: where NOVA's pages are, which the run's page then links to."""
+def page_links(numbers: Sequence[int], public_url: str) -> dict[str, Any]:
+    """For a run's page: where NOVA shows its executions."""
+    if not numbers:
+        return {}
+    links = [f"[{number}]({public_url}/pages/executions/{number})" for number in sorted(numbers)[:MAX_ROWS]]
+    return {"pages": dg.MetadataValue.md(f"The way of execution {', '.join(links)}")}
+
+
+def outcome_metadata(rows: Sequence[Row]) -> dict[str, Any]:
     headers = (
         "execution",
         "status",
@@ -132,9 +139,6 @@ def outcome_metadata(rows: Sequence[Row], public_url: str = "") -> dict[str, Any
     metadata: dict[str, Any] = {"items": dg.MetadataValue.md(table(headers, body)), "executions": len(rows)}
     for status in ("completed", "failed", "needs_review", "unknown"):
         metadata[status] = sum(row.status == status for row in rows)
-    pages = [f"[{row.execution_id}]({public_url}/pages/executions/{row.execution_id})" for row in rows[:MAX_ROWS]]
-    if public_url and pages:
-        metadata["pages"] = dg.MetadataValue.md(f"The way of execution {', '.join(pages)}")
     links = [
         f"- execution {row.execution_id}: [{cell(document.get('filename', 'document'))}]({document['url']})"
         for row in rows[:MAX_ROWS]

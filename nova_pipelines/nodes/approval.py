@@ -122,6 +122,9 @@ def facts_of(context: dict[str, Any]) -> dict[str, Any]:
     total, currency = invoice.get("total_amount"), _short(invoice.get("currency"))
     found = {
         "amount": format_amount(total, currency or "") if isinstance(total, int | float) else None,
+        # once more as they are, for a page in another language
+        "total": str(total) if isinstance(total, int | float) else None,
+        "currency": currency,
         "supplier": _short(invoice.get("supplier_name")),
         "tax_id": _short(invoice.get("supplier_tax_id")),
         "number": _short(invoice.get("invoice_number")),

@@ -67,7 +67,7 @@ def test_it_waits_without_a_run_and_goes_on_when_it_is_approved(world: World):
     (approval,) = approvals(world)
     assert (row.status, row.run_id, row.waits_until) == ("in_approval", None, approval.deadline_at)
     assert [entry.node_id for entry in world.chain(number)] == ["start"]
-    assert approval.facts == {"amount": "15.000,59 €"}
+    assert approval.facts == {"amount": "15.000,59 €", "total": "15000.59", "currency": "EUR"}
 
     done = answer(world, approval.id, note="Looks right")
     assert done.goes_on

@@ -218,7 +218,7 @@ def test_page_after_page(site: Site):
     second = page(site, f"/pages/invoices?supplier=Paged&before={numbers[5]}")
     assert f'href="/pages/invoices/{numbers[0]}"' in second
     assert f'href="/pages/invoices/{numbers[5]}"' not in second
-    assert "55 invoices" in text_of(second)
+    assert "Invoices: 55" in text_of(second)
 
 
 def test_everybody_sees_only_their_clients(site: Site, approval):
