@@ -9,7 +9,7 @@ import logging
 import re
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema
 
 from nova_pipelines.adapters.mail_headers import clean_line
 from nova_pipelines.database.approval_tables import Approval
@@ -34,10 +34,17 @@ def _address(text: str) -> str:
     return text
 
 
+def _bounded(seconds: float) -> float:
+    if not 1 <= seconds <= 365 * DAY:
+        raise ValueError("must be between a second and a year")
+    return seconds
+
+
 Duration = Annotated[
     float,
-    BeforeValidator(seconds_of, json_schema_input_type=float | str),
-    Field(ge=1, le=365 * DAY, allow_inf_nan=False, json_schema_extra={"type": ["number", "string"]}),
+    BeforeValidator(seconds_of),
+    AfterValidator(_bounded),
+    WithJsonSchema({"type": ["number", "string"]}),
 ]
 Address = Annotated[str, Field(min_length=3, max_length=254), AfterValidator(one_line), AfterValidator(_address)]
 Addresses = Annotated[list[Address], Field(max_length=20)]
