@@ -253,7 +253,7 @@ def test_a_low_amount_asks_nobody(world: World):
         ({"ways": ("approved", "rejected", "late")}, "needs the ways 'approved' and 'rejected'"),
         ({"deadline": "soon"}, "must be seconds, or a text"),
         ({"deadline": 0}, "between a second and a year"),
-        ({"deadline": float("inf")}, "JSON"),
+        ({"deadline": float("inf")}, "not a finite number"),
         ({"deadline": "53w"}, "between a second and a year"),
         ({"to": ["nobody"]}, "must be a mail address"),
         ({"to": ["a@b.example\nBcc: c@d.example"]}, "must be one line"),

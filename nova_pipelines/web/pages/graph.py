@@ -72,9 +72,11 @@ class _Point:
 
 @dataclass(frozen=True, slots=True)
 class _Edge:
+    """All ways from one node to another; `conditions` is empty where there is one way only."""
+
     source: str
     target: str
-    condition: str
+    conditions: tuple[str, ...] = ()
 
 
 def draw(plan: Plan, states: Mapping[str, State]) -> Drawing | None:
@@ -109,8 +111,11 @@ def draw(plan: Plan, states: Mapping[str, State]) -> Drawing | None:
 def _edges(plan: Plan) -> list[_Edge]:
     found: list[_Edge] = []
     for step in plan.steps:
-        found += [_Edge(step.node.id, target, condition) for condition, (_, target) in step.ways.items()]
-        found += [_Edge(step.node.id, step.following, "")] if step.following is not None else []
+        targets: dict[str, tuple[str, ...]] = {}
+        for condition, (_, target) in step.ways.items():
+            targets[target] = (*targets.get(target, ()), condition)
+        found += [_Edge(step.node.id, target, conditions) for target, conditions in targets.items()]
+        found += [_Edge(step.node.id, step.following)] if step.following is not None else []
     return found
 
 
@@ -133,7 +138,7 @@ def _layers(
     for edge in edges:
         route = [edge.source]
         for number in range(rank[edge.source] + 1, rank[edge.target]):
-            key = f"{edge.source}\n{edge.condition}\n{edge.target}\n{number}"  # no id holds a line break
+            key = f"{edge.source}\n{edge.target}\n{number}"  # no id holds a line break
             points[key] = _Point(key, GAP_X)
             layers[number].append(key)
             route.append(key)
@@ -207,5 +212,5 @@ def _curve(
             y += HEIGHT
             parts.append(f"L{x:.1f},{y:.1f}")
     state = states.get(edge.source)
-    taken = state is not None and state.status == "success" and state.path == (edge.condition or edge.target)
-    return Curve(" ".join(parts), edge.condition, word_x, word_y, taken)
+    taken = state is not None and state.status == "success" and state.path in (edge.conditions or (edge.target,))
+    return Curve(" ".join(parts), " / ".join(edge.conditions), word_x, word_y, taken)
