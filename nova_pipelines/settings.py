@@ -111,6 +111,8 @@ class Settings(BaseSettings):
     nova_code_port: int = Field(4000, ge=1, le=65535)
     #: a running Dagster web UI that makes loaded workflows live; None: the one of `nova up`
     nova_dagster_url: str | None = None
+    #: where people reach NOVA's pages, for links in mails; None: the address of `nova up`, or this machine's port
+    nova_public_url: str | None = None
     #: an unexpected error shows its traceback (read by cli/errors.py itself: the settings may be what is wrong)
     nova_debug: bool = False
 
@@ -173,6 +175,13 @@ class Settings(BaseSettings):
             raise ValueError("must be smtp://user:password@host:587?from=nova@example.com, or smtps://…:465")
         return url
 
+    @field_validator("nova_public_url")
+    @classmethod
+    def _public_url(cls, url: str | None) -> str | None:
+        if url and not is_url(SecretStr(url), "http", "https"):
+            raise ValueError("must be an address such as https://nova.example.com")
+        return url.rstrip("/") if url else None
+
     @field_validator("nova_alert_webhook_url")
     @classmethod
     def _http_url(cls, url: SecretStr | None) -> SecretStr | None:
@@ -209,6 +218,11 @@ class Settings(BaseSettings):
         if given:
             return given.get_secret_value()
         return _text(URL.create("sqlite", database=str(self.nova_home / filename)))
+
+    @property
+    def public_url(self) -> str:
+        """What links to NOVA's pages begin with, without a slash at the end."""
+        return self.nova_public_url or (self.nova_dagster_url or f"http://127.0.0.1:{self.port}").rstrip("/")
 
     @property
     def sandbox(self) -> Literal["local", "e2b", "unsafe-subprocess"]:

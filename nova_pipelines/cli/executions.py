@@ -41,7 +41,8 @@ def who_takes_it(settings: Settings) -> str:
 @app.command("list")
 def list_(
     status: Annotated[
-        list[str] | None, typer.Option(help="pending, running, completed, failed, needs_review or unknown. Repeatable.")
+        list[str] | None,
+        typer.Option(help="pending, running, in_approval, completed, failed, needs_review or unknown."),
     ] = None,
     workflow: Annotated[str | None, typer.Option(help="Only those of this workflow.")] = None,
     client: Annotated[str | None, typer.Option(metavar="SLUG", help="Only those of this client.")] = None,

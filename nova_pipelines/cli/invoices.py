@@ -26,7 +26,7 @@ def invoices() -> None:
 @app.command("list")
 def list_(
     client: Annotated[str | None, typer.Option(metavar="SLUG", help="Only those of this client.")] = None,
-    status: Annotated[str | None, typer.Option(help="accepted or pending_approval.")] = None,
+    status: Annotated[str | None, typer.Option(help="accepted, pending_approval, approved or rejected.")] = None,
     limit: Annotated[int, typer.Option(min=1, max=100_000, help="At most so many, newest first.")] = 50,
     as_json: JsonFlag = False,
 ) -> None:

@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from nova_pipelines.cli import (
+    approvals,
     chain,
     client,
     costs,
@@ -61,6 +62,7 @@ app.add_typer(workflow.app, name="workflow")
 app.add_typer(mailbox.app, name="mailbox")
 app.add_typer(executions.app, name="executions")
 app.add_typer(chain.app, name="chain")
+app.add_typer(approvals.app, name="approvals")
 app.add_typer(invoices.app, name="invoices")
 app.add_typer(outbox.app, name="outbox")
 app.add_typer(sandbox.app, name="sandbox")

@@ -26,6 +26,7 @@ _STYLES = {
     "problem": "red",
     "unknown": "red",
     "needs_review": "yellow",
+    "in_approval": "yellow",
     "running": "cyan",
 }
 

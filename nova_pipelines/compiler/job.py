@@ -20,6 +20,7 @@ from nova_pipelines.compiler.journal import Journal
 from nova_pipelines.compiler.plan import ONLY, OUTCOME, Plan, Step
 from nova_pipelines.compiler.step import StepResult, Work, run_step
 from nova_pipelines.compiler.tags import TAG_BATCH, TAG_CLIENT, TAG_VERSION, TAG_WORKFLOW
+from nova_pipelines.database.approvals import IN_APPROVAL
 from nova_pipelines.domain.errors import NovaError, TransientError
 from nova_pipelines.nodes.registry import KINDS
 from nova_pipelines.nodes.services import Services, ServicesFactory
@@ -231,7 +232,8 @@ def _run(context: dg.OpExecutionContext, work: Work, ids: list[int]) -> Iterator
     for failure in result.failures:
         context.log.error(f"execution {failure.execution_id} at {step.node.id!r}: {failure.error}")
     for item in result.put_off:
-        context.log.warning(f"execution {item.execution_id} waits until {item.until:%H:%M:%S} UTC: {item.reason}")
+        when = f"{item.until:%Y-%m-%d %H:%M:%S} UTC"
+        context.log.warning(f"execution {item.execution_id} waits until {when}: {item.reason}")
     if result.transient:
         seconds = backoff(policy.retry_delay_seconds, context.retry_number)
         for failure in result.transient:
@@ -277,9 +279,12 @@ def _outcome(context: dg.OpExecutionContext, inputs: dict[str, Any]) -> Iterator
         except NovaError as error:
             # the mailbox sensor repeats what could not be flagged now: the work itself is done
             context.log.warning(f"mails could not be marked on the server yet: {error}")
-    waiting = work.journal.waiting()
-    metadata = report.outcome_metadata(rows) | ({"waiting": len(waiting)} if waiting else {})
-    text = report.outcome_text(rows, waiting)
+    waiting, deciding = work.journal.waiting(), work.journal.waiting(IN_APPROVAL)
+    metadata = report.outcome_metadata(rows)
+    numbers = {row.execution_id for row in rows} | waiting.keys() | deciding.keys()
+    metadata |= report.page_links(sorted(numbers), work.services.public_url)
+    metadata |= {name: len(found) for name, found in (("waiting", waiting), (IN_APPROVAL, deciding)) if found}
+    text = report.outcome_text(rows, waiting, deciding)
     failed = [row for row in rows if row.status in ("failed", "unknown")]
     if failed:
         raise dg.Failure(description=text, metadata=metadata, allow_retries=False)

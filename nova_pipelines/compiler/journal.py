@@ -24,6 +24,7 @@ from nova_pipelines.compiler.chain_rows import (
     last_rows,
     store_blobs,
 )
+from nova_pipelines.database.approvals import IN_APPROVAL, still_open
 from nova_pipelines.database.nova import ChainRow, Client, Execution
 from nova_pipelines.database.session import Database
 from nova_pipelines.domain.chain import GENESIS
@@ -55,6 +56,8 @@ class PutOff:
     execution_id: int
     until: datetime
     reason: str
+    #: the node at which a person decides until then; None: it is taken up again by itself
+    decided_at: str | None = None
 
 
 @dataclass
@@ -113,24 +116,27 @@ class Journal:
         """Gives executions back to whoever asks for runs, not before their time. What they have done stays."""
         for item in items:
             # no row in the chain: nothing has been done
-            self._set(
-                Execution.id == item.execution_id,
-                status="pending",
-                run_id=None,
-                requested_at=None,
-                begun_node=None,
-                waits_until=item.until,
-                put_off_by=self.run_id,
-                error=item.reason[:2_000],
-            )
+            given_back: dict[str, Any] = {"run_id": None, "requested_at": None, "begun_node": None}
+            with self.nova.session() as session:
+                # a decision that came since the node looked finds this execution at work and leaves it as it is
+                decided = item.decided_at is not None and not still_open(session, item.execution_id, item.decided_at)
+                status = "pending" if decided or item.decided_at is None else IN_APPROVAL
+                kept: dict[str, Any] = {"waits_until": None if decided else item.until, "put_off_by": self.run_id}
+                session.execute(
+                    update(Execution)
+                    .where(Execution.id == item.execution_id, Execution.run_id == self.run_id)
+                    .values(status=status, error=item.reason[:2_000], **given_back, **kept)
+                )
 
     def _set(self, which: ColumnElement[bool], **values: Any) -> None:
         with self.nova.session() as session:
             session.execute(update(Execution).where(which, Execution.run_id == self.run_id).values(**values))
 
-    def waiting(self) -> dict[int, datetime]:
-        """The executions that this run has put off, and until when."""
-        query = select(Execution.id, Execution.waits_until).where(Execution.put_off_by == self.run_id)
+    def waiting(self, status: str = "pending") -> dict[int, datetime]:
+        """The executions that this run has put off, and until when; with IN_APPROVAL: those that a person decides."""
+        query = select(Execution.id, Execution.waits_until).where(
+            Execution.put_off_by == self.run_id, Execution.status == status
+        )
         with self.nova.read() as session:
             return {number: until for number, until in session.execute(query) if until is not None}
 

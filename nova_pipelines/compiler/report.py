@@ -100,6 +100,14 @@ def amount_of(context: dict[str, Any]) -> str:
     return format_amount(invoice["total_amount"], str(invoice.get("currency") or ""))
 
 
+def page_links(numbers: Sequence[int], public_url: str) -> dict[str, Any]:
+    """For a run's page: where NOVA shows its executions."""
+    if not numbers:
+        return {}
+    links = [f"[{number}]({public_url}/pages/executions/{number})" for number in sorted(numbers)[:MAX_ROWS]]
+    return {"pages": dg.MetadataValue.md(f"The way of execution {', '.join(links)}")}
+
+
 def outcome_metadata(rows: Sequence[Row]) -> dict[str, Any]:
     headers = (
         "execution",
@@ -141,13 +149,14 @@ def outcome_metadata(rows: Sequence[Row]) -> dict[str, Any]:
     return metadata
 
 
-def outcome_text(rows: Sequence[Row], waiting: Mapping[int, datetime]) -> str:
+def outcome_text(rows: Sequence[Row], waiting: Mapping[int, datetime], deciding: Mapping[int, datetime]) -> str:
     failed = [row for row in rows if row.status in ("failed", "unknown")]
     parts = [f"{sum(row.status == 'completed' for row in rows)} of {len(rows)} executions completed"]
     asking = [str(row.execution_id) for row in rows if row.status == "needs_review"]
     if asking:
         parts.append(f"waiting for a person: {', '.join(asking)}")
     parts += [f"execution {number} goes on after {until:%Y-%m-%d %H:%M} UTC" for number, until in waiting.items()]
+    parts += [f"execution {n} waits for a decision until {when:%Y-%m-%d %H:%M} UTC" for n, when in deciding.items()]
     parts += [f"execution {row.execution_id} at {row.failed_node}: {row.error}" for row in failed[:20]]
     if failed:
         parts.append(f"retry with: nova executions retry {' '.join(str(row.execution_id) for row in failed[:20])}")
@@ -205,6 +214,6 @@ def invoice_table(services: Services, facts: dict[int, dict[str, Any]]) -> dict[
     return {
         "dagster/row_count": count,
         "rows written": written,
-        "duplicates": len(facts) - written,
+        "duplicates": sum(fact.get("action") == "invoice_duplicate" for fact in facts.values()),
         "newest rows": dg.MetadataValue.md(table(headers, rows)),
     }

@@ -17,6 +17,7 @@ from nova_pipelines.compiler.journal import Entry, Journal, PutOff
 from nova_pipelines.compiler.plan import ONLY, Plan, Step
 from nova_pipelines.domain.chain import canonical_json
 from nova_pipelines.domain.errors import (
+    AwaitsDecision,
     CodeError,
     NeedsPerson,
     NovaError,
@@ -48,7 +49,7 @@ class StepResult:
     failures: list[Failure] = field(default_factory=list)
     #: items to try again: nothing was recorded for them yet
     transient: list[Failure] = field(default_factory=list)
-    #: items that were given back, since a service is down: they are taken up later
+    #: items that were given back, since a service is down or a person decides: they are taken up later
     put_off: list[PutOff] = field(default_factory=list)
     facts: dict[int, dict[str, Any]] = field(default_factory=dict)
     worked: int = 0
@@ -131,7 +132,7 @@ def _work_on(work: Work, step: Step, kind: NodeKind, entry: Entry, result: StepR
     try:
         done = _checked(_run(work, step, kind, entry, item), step)
     except NovaError as error:
-        if _comes_again(entry, error, result, last_try):
+        if _comes_again(step.node.id, entry, error, result, last_try):
             if not kind.repeatable(step.node, item):
                 work.journal.withdraw(entry.execution_id)  # such an error means that nothing was done
             return None
@@ -174,8 +175,11 @@ def _run(work: Work, step: Step, kind: NodeKind, entry: Entry, item: Item) -> Re
     return kind.run(step.node, item, work.services)
 
 
-def _comes_again(entry: Entry, error: NovaError, result: StepResult, last_try: bool) -> bool:
+def _comes_again(node_id: str, entry: Entry, error: NovaError, result: StepResult, last_try: bool) -> bool:
     """Whether an item is tried again, later or at once: nothing is recorded for it then."""
+    if isinstance(error, AwaitsDecision):
+        result.put_off.append(PutOff(entry.execution_id, error.until, f"{error.word}: {error}", decided_at=node_id))
+        return True
     if not isinstance(error, TransientError):
         return False
     if isinstance(error, Unavailable):

@@ -24,7 +24,7 @@ from nova_pipelines.database.nova import (
 from nova_pipelines.database.types import utc_now
 from nova_pipelines.domain.errors import NotFound
 
-STATUSES = ("pending", "running", "completed", "failed", "needs_review", "unknown")
+STATUSES = ("pending", "running", "in_approval", "completed", "failed", "needs_review", "unknown")
 #: the largest number that the column holds on PostgreSQL
 _MAX_ID = 2**31 - 1
 #: so often an execution whose run ended before it did is asked for again, each time after a longer while
@@ -152,6 +152,8 @@ def _reason_against(row: Execution, force: bool) -> str | None:
         return "it is completed: start a new one with `nova run`"
     if row.status == "running":
         return f"it is running (run {row.run_id}): wait, or end that run in the Dagster UI first"
+    if row.status == "in_approval":
+        return "a person decides about it: `nova approvals list` shows what is asked, or its page"
     if row.status == "pending":
         return "it is waiting already: the mailbox sensor requests a run for it while NOVA runs"
     if row.status == "unknown" and not force:

@@ -65,7 +65,7 @@ class Invoice(FacturasBase):
     total_amount: Mapped[Decimal]
     currency: Mapped[str] = mapped_column(String(3), default="EUR")
     confidence: Mapped[float | None] = mapped_column(Float)
-    #: accepted | pending_approval
+    #: accepted | pending_approval → approved | rejected
     status: Mapped[str] = mapped_column(String(20), default="accepted")
     processed_by_workflow_id: Mapped[int | None]
     processed_by_execution_id: Mapped[int | None]

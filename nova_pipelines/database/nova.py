@@ -23,6 +23,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.orm import Mapped, mapped_column, relationship
 
+from nova_pipelines.database.approval_tables import Approval
 from nova_pipelines.database.base import NovaBase
 from nova_pipelines.database.mail_events import MailboxEvent
 from nova_pipelines.database.mail_tables import OutboxDecision, OutboxMail, TokenLease
@@ -35,6 +36,7 @@ from nova_pipelines.database.watcher_tables import WatcherRow
 __all__ = [
     "Alert",
     "AlertNotice",
+    "Approval",
     "BreakerRow",
     "MailboxEvent",
     "MailboxState",
@@ -273,7 +275,8 @@ class Execution(NovaBase):
     client_id: Mapped[int | None] = mapped_column(ForeignKey("clients.id"))
     message_id: Mapped[int | None] = mapped_column(ForeignKey("messages.id"))
     document_ordinal: Mapped[int | None]
-    #: pending → running → completed | failed | needs_review (a person) | unknown (a person)
+    #: pending → running → completed | failed | needs_review (a person) | unknown (a person);
+    #: running → in_approval (a person decides, see `approvals`) → pending
     status: Mapped[str] = mapped_column(String(12), default="pending")
     initial_context: Mapped[dict[str, Any]] = mapped_column(default=dict)
     result: Mapped[dict[str, Any] | None]

@@ -225,7 +225,8 @@ def record(session: Session, row: OutboxMail, decision: Decision, *, by: str, no
 
 
 def _go_on(session: Session, row: OutboxMail, execution: Execution) -> Resolved:
-    if execution.status == "pending":
+    if execution.status in ("pending", "in_approval"):
+        execution.status = "pending"  # in approval: its node sends the mail, and waits again
         execution.waits_until = None  # at once, not when the next try was due
         return Resolved(row.id, row.status, execution.id, goes_on=True)
     if execution.failed_node != row.node_id:

@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from cryptography.fernet import Fernet, InvalidToken, MultiFernet
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from sqlalchemy import select, text
 from sqlalchemy.orm import Session
 
@@ -52,6 +54,12 @@ class SecretBox:
         if keys != self._keys:
             self._use(keys)
         return self._fernet
+
+    def derived(self, purpose: str) -> tuple[bytes, ...]:
+        """A key of 32 bytes for a purpose from each key, newest first (HKDF-SHA256, RFC 5869): sign with the first."""
+        self._current()
+        infos = [HKDF(algorithm=SHA256(), length=32, salt=None, info=purpose.encode()) for _ in self._keys]
+        return tuple(info.derive(key.encode()) for info, key in zip(infos, self._keys, strict=True))
 
     def encrypt(self, secret: Mapping[str, Any]) -> bytes:
         """A Fernet token of a JSON object, under the newest key."""

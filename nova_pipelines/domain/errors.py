@@ -7,6 +7,7 @@ exit code or HTTP status it becomes. Nothing else in the project classifies erro
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import datetime
 
 
 class NovaError(Exception):
@@ -74,6 +75,17 @@ class NeedsPerson(NovaError):
         self.context = context
 
 
+class AwaitsDecision(NovaError):
+    """The item waits for a person's decision, without a run. Nothing has failed. `until`: the decision's deadline."""
+
+    http_status = 409
+    word = "waits for a decision"
+
+    def __init__(self, message: str, *, until: datetime, remedy: str | None = None) -> None:
+        super().__init__(message, remedy=remedy)
+        self.until = until
+
+
 class CodeError(PermanentError):
     """Code of a user failed, ran too long or gave no usable result. Never counts against the sandbox."""
 
@@ -107,6 +119,13 @@ class Conflict(NovaError):
 
     http_status = 409
     word = "conflict"
+
+
+class Expired(NovaError):
+    """What was asked for was to be had until some time, and that is over."""
+
+    http_status = 410
+    word = "expired"
 
 
 #: problems that a message shows; the error carries all

@@ -30,6 +30,8 @@ class Outline:
     kind: str | None
     #: as `Node.ways`
     ways: frozenset[str] | None = frozenset()
+    #: as `Node.more_ways`
+    more_ways: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,6 +138,10 @@ def _way_problems(node: Outline, node_id: str, outgoing: Sequence[Way], *, all_w
     elif not node.ways and named:
         reason = f"{name} is of type {node.kind}, and only decisions have conditions"
         yield Problem(node.place, f"{reason}: remove {_words(named)}")
+    elif node.more_ways:
+        if None in conditions or named - node.ways - node.more_ways or (all_ways_read and node.ways - named):
+            also = f", and may have {_words(node.more_ways)}"
+            yield Problem(node.place, f"{name} needs the ways {_words(node.ways)}{also}: name them in its edges")
     elif named and (None in conditions or named - node.ways or (all_ways_read and node.ways - named)):
         yield Problem(node.place, f"{name} needs one edge without a condition, or the ways {_words(node.ways)}")
 

@@ -177,7 +177,8 @@ class _Reading:
             self.nodes += [node] if node is not None else []
         node_id = _readable_id(body.get("id"))
         kind = str(body["type"]) if model is not None else None
-        self.outlines.append(Outline(place, node_id, kind, model.ways if model is not None else None))
+        ways, more = (model.ways, model.more_ways) if model is not None else (None, frozenset[str]())
+        self.outlines.append(Outline(place, node_id, kind, ways, more))
         if item.get("next") is not None:
             self._read_next(item["next"], node_id, f"{place}.next")
 

@@ -98,6 +98,8 @@ class Node(Part):
 
     #: conditions the kind can take; None: decided by the edges; empty: one way without a condition
     ways: ClassVar[frozenset[str] | None] = frozenset()
+    #: conditions that it can take besides, if there are edges for them; a kind with such must have all of `ways`
+    more_ways: ClassVar[frozenset[str]] = frozenset()
 
     id: NodeId
     label: Label | None = None

@@ -18,7 +18,17 @@ from nova_pipelines.domain.workflow import (
     Node,
     Trigger,
 )
-from nova_pipelines.nodes import code, decision, extract_invoice, invoice_write, mail_fetch, send_mail, start
+from nova_pipelines.nodes import (
+    approval,
+    code,
+    decision,
+    extract_invoice,
+    invoice_status,
+    invoice_write,
+    mail_fetch,
+    send_mail,
+    start,
+)
 from nova_pipelines.nodes.base import Item, NodeKind, Result
 from nova_pipelines.nodes.services import Services
 
@@ -37,6 +47,8 @@ KINDS: dict[str, NodeKind] = {
         mail_fetch.KIND,
         extract_invoice.KIND,
         invoice_write.KIND,
+        invoice_status.KIND,
+        approval.KIND,
         send_mail.KIND,
     )
 }

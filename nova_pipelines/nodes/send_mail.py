@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Annotated, Literal
 
@@ -160,10 +160,20 @@ def _begin(services: Services, row_id: int) -> Begun:
     return begun
 
 
-def _send(services: Services, row_id: int, config: SmtpConfig) -> None:
+def deliver(services: Services, row_id: int, config: SmtpConfig, *, more: str = "") -> None:
+    """Sends a mail of the outbox unless that is done. `more`: what stands below its text and is not to be stored.
+
+    Raises Unavailable where it is to be tried later, OutcomeUnknown, and what else a server says.
+    """
+    if _begin(services, row_id).state == "send":
+        _send(services, row_id, config, more)
+
+
+def _send(services: Services, row_id: int, config: SmtpConfig, more: str = "") -> None:
     nova = services.databases.nova
     with nova.read() as session:
         mail = _outgoing(session.get_one(OutboxMail, row_id))
+    mail = replace(mail, body=mail.body + more)
     try:
         # our own address, not <>, is the return path: a bounce comes to the mailbox, where it is known as one and
         # is not answered (RFC 3834 4 allows both); the null sender is refused or rewritten by Microsoft and Google

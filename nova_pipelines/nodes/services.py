@@ -62,6 +62,8 @@ class Services:
     max_mail_bytes: int = 52_428_800
     #: how mail goes out: how often and how long it is tried, how much one address is answered
     mail_policy: MailPolicy = field(default_factory=MailPolicy)
+    #: where people reach the pages: what links in mails begin with
+    public_url: str = "http://127.0.0.1:3000"
     #: seconds that a sandbox session may live
     session_seconds: float = 3_600.0
     _usage: Usage = field(default_factory=Usage, repr=False)

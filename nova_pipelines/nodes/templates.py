@@ -36,6 +36,11 @@ TEMPLATES: dict[str, tuple[str, str]] = {
         "No PDF was attached to your message: please attach the invoice and send it again.\n"
         "{% endif %}",
     ),
+    "rejected": (
+        "Re: {{ email.subject or 'su factura' }}",
+        "Su factura {{ invoice.invoice_number or '' }} por {{ amount }} no ha sido aprobada.\n\n"
+        "Your invoice {{ invoice.invoice_number or '' }} over {{ amount }} was not approved.\n",
+    ),
     "unreadable": (
         "Re: {{ email.subject or 'su factura' }}",
         "No hemos podido leer su factura con seguridad: la revisará una persona.\n\n"

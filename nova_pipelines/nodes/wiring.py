@@ -35,6 +35,7 @@ def build_services(settings: Settings, *, run_id: str | None = None) -> Services
             per_hour=settings.nova_mail_answers_per_hour,
             per_day=settings.nova_mail_answers_per_day,
         ),
+        public_url=settings.public_url,
         session_seconds=float(settings.nova_run_max_seconds),
     )
 

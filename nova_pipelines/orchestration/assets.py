@@ -34,7 +34,7 @@ _ABOUT = {
     "total_amount": "What is to be paid: with tax, after withheld income tax (IRPF). Credit notes are negative.",
     "currency": "Code of ISO 4217.",
     "confidence": "How certain the reading is, from 0 to 1.",
-    "status": "`accepted`, or `pending_approval` for a person to decide.",
+    "status": "`accepted`, or `pending_approval` for a person to decide; then `approved` or `rejected`.",
     "processed_by_execution_id": "The execution that stored the row: `nova chain show` tells how.",
 }
 
@@ -134,7 +134,7 @@ invoices_by_month = _report(
     {
         "month": ("string", "Month of issue, such as 2026-08; `unknown` where no date was read."),
         "currency": ("string", "Code of ISO 4217."),
-        "status": ("string", "`accepted` or `pending_approval`."),
+        "status": ("string", "`accepted`, `pending_approval`, `approved` or `rejected`."),
         "count": ("int", "Number of invoices."),
         "net": ("decimal", "Sum of the net amounts that were read."),
         "tax": ("decimal", "Sum of the taxes that were read."),

@@ -9,6 +9,7 @@ import dagster as dg
 from dagster._core.definitions.target import AutomationTarget
 from sqlalchemy import func, select
 
+from nova_pipelines.database.approvals import apply_deadlines
 from nova_pipelines.database.clients import mailboxes
 from nova_pipelines.database.executions import close_unfinished
 from nova_pipelines.database.mail_places import Reader
@@ -64,6 +65,9 @@ def mailbox_sensor(loaded: Mapping[str, Loaded], settings: Settings) -> dg.Senso
         close_orphans(services, context.instance, datetime.now(UTC))
         cursor, errors = scan_all(services, loaded, context.cursor)
         errors += _settle_all(services, loaded)
+        with nova.session() as session:
+            for done in apply_deadlines(session):
+                context.log.info(f"the deadline of approval {done.approval_id} has passed: {done.status}")
         requests += request_runs(nova, loaded, max_batch=settings.nova_max_batch, max_waiting=settings.nova_max_waiting)
         for error in errors:
             context.log.error(error)

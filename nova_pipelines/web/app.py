@@ -15,7 +15,7 @@ from nova_pipelines.web.routes import ROUTERS
 VERSION = version("nova-pipelines")
 DESCRIPTION = "Workflows, executions and their chain of work. The Dagster UI is on the same port."
 #: first parts of paths that are NOVA's alone: what is unknown below them is 404, not Dagster's page
-PREFIXES = ("clients", "workflows", "tasks", "executions", "health", "metrics")
+PREFIXES = ("clients", "workflows", "tasks", "executions", "health", "metrics", "approvals", "pages")
 
 
 def create_app(context: WebContext) -> FastAPI:

@@ -19,7 +19,7 @@ from nova_pipelines.domain.errors import NotFound
 from nova_pipelines.nodes.assignment import new_execution
 from nova_pipelines_tests.fixtures.chains import publish_chained
 
-STATUSES = ["pending", "running", "completed", "failed", "needs_review", "unknown"]
+STATUSES = ["pending", "running", "in_approval", "completed", "failed", "needs_review", "unknown"]
 
 
 @pytest.fixture
@@ -76,6 +76,7 @@ def test_kept_for_a_run_of_this_process(nova: Database, numbers: dict[str, int])
     [
         ("pending", "waiting already"),
         ("running", "it is running (run run-1)"),
+        ("in_approval", "a person decides about it"),
         ("completed", "it is completed"),
         ("unknown", "may have been done already (no luck)"),
     ],
@@ -156,6 +157,7 @@ def test_a_run_that_is_gone_leaves_nothing_open(nova: Database, numbers: dict[st
     assert [execution(nova, numbers[status]).status for status in STATUSES] == [
         "failed",
         "failed",
+        "in_approval",
         "completed",
         "failed",
         "needs_review",

@@ -300,10 +300,10 @@ def test_all_faults_are_told_at_once():
         nodes[1].code: not valid Python: invalid syntax (line 1 column 5): correct the code there
         nodes[2]: give either `code`, or `expression`
         nodes[5].type: unknown kind 'acton': correct it; known are start, end, action, decision, mail_fetch, \
-extract_invoice, invoice_write, send_mail
+extract_invoice, invoice_write, invoice_status, approval, send_mail
         nodes[6].id: must not be empty
         nodes[7].timeout: must be a number: without quotes
-        nodes[7].template: no template 'hello': known are high_amount, no_pdf, unreadable
+        nodes[7].template: no template 'hello': known are high_amount, no_pdf, rejected, unreadable
         nodes[7]: give either `template`, or `subject` and `body`, and nothing of the other
         edges[0].condition: must not be empty
         edges[1].from: missing: this field is needed

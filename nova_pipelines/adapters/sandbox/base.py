@@ -30,6 +30,9 @@ class Task(StrEnum):
 
     CODE = "code"  # exec(`code`) with the dict `context`; result: the context it leaves
     PDF_TEXT = "pdf_text"  # files["document.pdf"] → {"pages": [text, …], "page_count": n, "method": "pypdfium2"}
+    #: files["document.pdf"], context {"page": n from 0, "pixels": of the longer side, "find": {name: [line, words]}} →
+    #: {"png": base64, "width", "height", "page_count", "boxes": {name: [left, top, right, bottom] as parts of 1}}
+    PDF_PAGE = "pdf_page"
     PDF_WORDS = "pdf_words"  # files["document.pdf"] → pages of words with places (pdfplumber)
 
 

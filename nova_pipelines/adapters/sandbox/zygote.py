@@ -272,7 +272,7 @@ class ZygoteSession:
 
 def packages_of(job: Job) -> list[str]:
     """The packages that the zygote imports before the fork, if it has not yet."""
-    if job.task is Task.PDF_TEXT:
+    if job.task in (Task.PDF_TEXT, Task.PDF_PAGE):
         return ["pypdfium2"]
     if job.task is Task.PDF_WORDS:
         return ["pdfplumber"]

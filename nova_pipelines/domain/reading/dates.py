@@ -86,6 +86,14 @@ def read_dates(lines: Sequence[Line], *, english: bool, today: date | None) -> t
     return issue, due
 
 
+def dates_on(line: Line) -> Iterator[tuple[str, tuple[date, ...]]]:
+    """The dates of a line as they are written, with what each may mean."""
+    for match in _DATE.finditer(line.folded) if any(map(str.isdigit, line.folded)) else ():
+        written = line.text[match.start() : match.end()] if len(line.text) == len(line.folded) else match[0]
+        # both orders: a date of an English text is found again whichever was chosen
+        yield written, (*_options(match, english=True), *_options(match, english=False))
+
+
 def _written(lines: Sequence[Line], english: bool) -> Iterator[_Written]:
     label_before = ""
     for line in lines:

@@ -1,5 +1,6 @@
 """NOVA's HTTP API: one module for each thing that it is about."""
 
-from nova_pipelines.web.routes import about
+from nova_pipelines.web import pages
+from nova_pipelines.web.routes import about, approvals
 
-ROUTERS = (about.router,)
+ROUTERS = (about.router, approvals.router, *pages.ROUTERS)

@@ -48,9 +48,10 @@ class Job:
 
 def tasks() -> dict:
     """The tasks by name; imported late, as they need this module."""
-    from . import code, pdf
+    from . import code, page, pdf
 
-    return {"code": code.run_code, "pdf_text": pdf.run_pdf_text, "pdf_words": pdf.run_pdf_words}
+    pdfs = {"pdf_text": pdf.run_pdf_text, "pdf_words": pdf.run_pdf_words, "pdf_page": page.run_pdf_page}
+    return {"code": code.run_code, **pdfs}
 
 
 def answer_of(job: Job) -> bytes:

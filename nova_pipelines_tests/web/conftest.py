@@ -1,0 +1,1 @@
+from nova_pipelines_tests.web.site import site as site
