@@ -6,11 +6,13 @@ from typing import Annotated
 import typer
 
 from nova_pipelines.cli import (
+    audit,
     chain,
     client,
     costs,
     executions,
     invoices,
+    keys,
     mailbox,
     outbox,
     run,
@@ -18,6 +20,7 @@ from nova_pipelines.cli import (
     serve,
     system,
     up,
+    users,
     watch,
     workflow,
 )
@@ -64,7 +67,9 @@ app.add_typer(chain.app, name="chain")
 app.add_typer(invoices.app, name="invoices")
 app.add_typer(outbox.app, name="outbox")
 app.add_typer(sandbox.app, name="sandbox")
-app.add_typer(system.keys_app, name="keys")
+app.add_typer(keys.app, name="keys")
+app.add_typer(users.app, name="users")
+app.add_typer(audit.app, name="audit")
 app.add_typer(serve.app, name="serve", hidden=True)
 
 

@@ -23,6 +23,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.orm import Mapped, mapped_column, relationship
 
+from nova_pipelines.database.auth_tables import ApiKey, AuditEntry, LoginAttempts, User, WebSession
 from nova_pipelines.database.base import NovaBase
 from nova_pipelines.database.mail_events import MailboxEvent
 from nova_pipelines.database.mail_tables import OutboxDecision, OutboxMail, TokenLease
@@ -35,7 +36,10 @@ from nova_pipelines.database.watcher_tables import WatcherRow
 __all__ = [
     "Alert",
     "AlertNotice",
+    "ApiKey",
+    "AuditEntry",
     "BreakerRow",
+    "LoginAttempts",
     "MailboxEvent",
     "MailboxState",
     "NovaBase",
@@ -44,7 +48,9 @@ __all__ = [
     "SandboxGate",
     "SandboxRow",
     "TokenLease",
+    "User",
     "WatcherRow",
+    "WebSession",
 ]
 
 
