@@ -18,8 +18,7 @@ from nova_pipelines.cli.live import dagster_url
 from nova_pipelines.cli.output import JsonFlag, emit, moment, say
 from nova_pipelines.cli.session import open_nova
 from nova_pipelines.database.session import Database
-from nova_pipelines.domain.errors import NovaError, TransientError
-from nova_pipelines.domain.errors import ConfigurationError
+from nova_pipelines.domain.errors import ConfigurationError, NovaError, TransientError
 from nova_pipelines.settings import Settings, load_settings
 
 log = logging.getLogger("nova.watch")

@@ -10,12 +10,13 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from fastapi import APIRouter, Depends, HTTPException
+from fastapi import APIRouter, Depends, FastAPI, HTTPException
 from fastapi.responses import FileResponse, HTMLResponse, JSONResponse
 from starlette.requests import Request
 
 from nova_pipelines.web.access import VIEWER
 from nova_pipelines.web.auth.headers import PAGE_POLICY
+from nova_pipelines.web.auth.routes_by_rule import ruled_routes
 
 router = APIRouter(include_in_schema=False, dependencies=[Depends(VIEWER)])
 
@@ -40,7 +41,7 @@ _REDOC_BODY = """<div id="page"></div><script src="/docs/files/redoc.standalone.
 
 @router.get("/openapi.json")
 def openapi(request: Request) -> JSONResponse:
-    return JSONResponse(request.app.openapi())
+    return JSONResponse(_with_security(request.app))
 
 
 @router.get("/docs")
@@ -76,7 +77,20 @@ def _page(head: str, body: str) -> HTMLResponse:
     return HTMLResponse(html, headers={"Content-Security-Policy": policy})
 
 
-def security_schemes(description: dict[str, Any]) -> None:
-    """Adds to the API's description how a key is sent."""
+def _with_security(app: FastAPI) -> dict[str, Any]:
+    """The API's description, with how a key is sent, and to which of its parts; FastAPI keeps it."""
+    description = app.openapi()
     description.setdefault("components", {})["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
-    description["security"] = [{"key": []}]
+    for methods, path, rules in ruled_routes(app):
+        operations: dict[str, Any] = description["paths"].get(path, {})
+        for method in methods.lower().split(","):
+            if method in operations and rules[0].role is not None:
+                operations[method]["security"] = [{"key": []}]
+                answers = operations[method].setdefault("responses", {})
+                answers.setdefault("401", _refusal("Nobody who is known: log in, or send a key"))
+                answers.setdefault("403", _refusal(f"Somebody who may not: this needs the role {rules[0].role}"))
+    return description
+
+
+def _refusal(description: str) -> dict[str, Any]:
+    return {"description": description, "content": {"application/problem+json": {}}}

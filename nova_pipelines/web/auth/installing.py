@@ -2,21 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any
-
 from fastapi import FastAPI
-from fastapi.dependencies.models import Dependant
-from fastapi.routing import iter_route_contexts
-from starlette.routing import Mount
 
-from nova_pipelines.web.access import Rule
 from nova_pipelines.web.auth import docs, login, oidc
 from nova_pipelines.web.auth.authentication import Authentication
 from nova_pipelines.web.auth.dagster_guard import DagsterGuard, GraphQLGuard
 from nova_pipelines.web.auth.headers import SecurityHeaders
 from nova_pipelines.web.auth.middleware import AuthMiddleware
 from nova_pipelines.web.auth.recording import Recorder
+from nova_pipelines.web.auth.routes_by_rule import ruled_routes
 from nova_pipelines.web.context import WebContext
 
 ROUTERS = (login.router, login.me, oidc.router, docs.router)
@@ -38,22 +32,3 @@ def install_auth(app: FastAPI, context: WebContext, host: str) -> None:
     app.add_middleware(AuthMiddleware, authenticate=authenticate, recorder=Recorder(nova))
     https = (settings.nova_public_url or "").startswith("https:")
     app.add_middleware(SecurityHeaders, https=https)  # added last: outermost
-
-
-def ruled_routes(app: FastAPI) -> Iterator[tuple[str, str, list[Rule]]]:
-    """(methods, path, rules) of every route but the mount of Dagster, which has a guard of its own."""
-    for found in iter_route_contexts(app.routes):
-        route: Any = found
-        if isinstance(getattr(route, "original_route", route), Mount) and route.path in ("", "/"):
-            continue
-        methods = ",".join(sorted(getattr(route, "methods", None) or ["?"]))
-        dependant = getattr(route, "dependant", None)
-        rules = list(_rules(dependant)) if isinstance(dependant, Dependant) else []
-        yield methods, str(route.path), rules
-
-
-def _rules(dependant: Dependant) -> Iterator[Rule]:
-    for each in dependant.dependencies:
-        if isinstance(each.call, Rule):
-            yield each.call
-        yield from _rules(each)

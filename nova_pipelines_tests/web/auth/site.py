@@ -30,6 +30,8 @@ from nova_pipelines.web.dagster_ui import Dagster
 from nova_pipelines_tests.fixtures.postgres import clean_environment, sqlite_url
 
 HOME = "http://nova.example"
+#: the address of its websocket: TestClient forgets `base_url` there
+LIVE = "ws://nova.example/graphql"
 PASSWORD = "correct horse battery staple"
 with warnings.catch_warnings():  # Starlette would rather have httpx2
     warnings.simplefilter("ignore", StarletteDeprecationWarning)
@@ -51,7 +53,7 @@ class Site:
     app: FastAPI
     settings: Settings
     nova: Database
-    keys: dict[str, str] = field(default_factory=dict)
+    keys: dict[str, str] = field(default_factory=dict, repr=False)
 
     def client(self, key: str | None = None, *, base_url: str = HOME, **headers: str) -> TestClient:
         """Somebody with a key of this name, or a browser that has none. Follows no redirect."""
