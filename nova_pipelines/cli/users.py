@@ -127,6 +127,10 @@ def _tell(shown: dict[str, Any], text: str, as_json: bool) -> None:
 def _password(from_stdin: bool) -> str:
     if from_stdin:
         return sys.stdin.read(10_000).rstrip("\r\n")
-    if not sys.stdin.isatty():
+    if not _has_terminal():
         raise ConfigurationError("there is no terminal to ask for the password", remedy="give --password-stdin")
     return str(typer.prompt("Password", hide_input=True, confirmation_prompt=True, err=True))
+
+
+def _has_terminal() -> bool:
+    return sys.stdin.isatty()

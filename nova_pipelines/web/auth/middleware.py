@@ -84,7 +84,7 @@ class AuthMiddleware:
                 return
             if message["type"] == "http.response.start":
                 status = message["status"]
-                if status == 401 and _is_navigation(connection):
+                if status == 401 and _is_navigation(connection) and not _is_page(message):
                     watch.closed = True
                     await RedirectResponse(login_url(connection), 303)(scope, receive, send)
                     return
@@ -132,6 +132,11 @@ def _is_navigation(connection: HTTPConnection) -> bool:
     if connection.scope["method"] not in ("GET", "HEAD") or "authorization" in headers:
         return False
     return headers.get("sec-fetch-mode", "navigate") == "navigate" and "text/html" in headers.get("accept", "")
+
+
+def _is_page(start: Message) -> bool:
+    """Whether the answer itself is made for a person: it says more than the login page would."""
+    return any(name.lower() == b"content-type" and value.startswith(b"text/html") for name, value in start["headers"])
 
 
 def login_url(connection: HTTPConnection) -> str:

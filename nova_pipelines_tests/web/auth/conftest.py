@@ -6,8 +6,20 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from argon2 import PasswordHasher
 
+from nova_pipelines.database import users
 from nova_pipelines_tests.web.auth.site import Site, running_site
+
+
+@pytest.fixture(scope="package", autouse=True)
+def quick_passwords() -> Iterator[None]:
+    """The same argon2id with little memory: what is tested is not how long it takes."""
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        monkeypatch.setattr(users, "_hasher", PasswordHasher(time_cost=1, memory_cost=64, parallelism=1))
+        users._nobodys_hash.cache_clear()
+        yield
+    users._nobodys_hash.cache_clear()
 
 
 @pytest.fixture(scope="module")

@@ -127,7 +127,7 @@ def test_without_the_database_nobody_is_known_and_what_is_public_answers(sqlite_
         ("localhost.com", False),
         ("", False),
         ("2130706433", False),
-    ],  # noqa: S104
+    ],
 )
 def test_what_is_this_machine(host: str, own: bool):
     assert is_loopback(host) is own
