@@ -252,7 +252,7 @@ def test_the_procfile_starts_the_programs_of_nova_up(becomes, nova: Nova, monkey
     monkeypatch.setattr(processes.subprocess, "Popen", lambda command, **_: started.append(command))
     family = processes.Family(nova.home / "logs", {})
     commands = procfile()
-    refused = nova("serve", "web", "--host", "0.0.0.0", code=2).err
+    refused = nova("serve", "web", "--host", "0.0.0.0", code=2).err  # noqa: S104 - it is refused
     assert "there is no key and no user, and 0.0.0.0 can be reached from other machines" in refused
     nova("keys", "create", "first", "--role", "admin")
     assert commands.pop("release") == ["nova", "migrate"]

@@ -98,7 +98,7 @@ def test_people(nova: Database, database_settings: Settings):
         ana = create_user(session, login=" Ana@Example.com ", password_hash="h", role="admin")
         token = begin_session(session, ana, address="192.0.2.1", settings=database_settings)
     with nova.session() as session:
-        with pytest.raises(Conflict, match="there is a user ana@example.com already"):
+        with pytest.raises(Conflict, match=r"there is a user ana@example\.com already"):
             create_user(session, login="ANA@example.com", password_hash="h", role="viewer")
         for login in ("", "a b", "x" * 201, "a\x00"):
             with pytest.raises(PermanentError):
