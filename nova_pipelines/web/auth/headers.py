@@ -15,7 +15,7 @@ PAGE_POLICY = (
 DATA_POLICY = f"default-src 'none'; {_FRAMES}"
 #: GraphiQL, Dagster's page for queries, is one page with inline script and no policy
 GRAPHIQL_POLICY = PAGE_POLICY.replace(
-    "img-src", "script-src 'self' 'unsafe-inline'; style-src 'self' 'unsafe-inline'; img-src"
+    "img-src", "script-src 'self' 'unsafe-inline'; style-src 'self' 'unsafe-inline'; font-src 'self' data:; img-src"
 )
 ALWAYS = {
     "X-Content-Type-Options": "nosniff",
@@ -49,6 +49,8 @@ class SecurityHeaders:
         await self._app(scope, receive, with_headers)
 
     def _add(self, scope: Scope, headers: MutableHeaders) -> None:
+        if "feature-policy" in headers:
+            del headers["feature-policy"]  # Dagster's, and the old name of Permissions-Policy: browsers warn of both
         for name, value in ALWAYS.items():
             headers[name] = value
         for name, value in DEFAULTS.items():

@@ -25,7 +25,7 @@ TEXTS: dict[Language, dict[str, str]] = {
         "stay": "Back",
         "openid_failed": "The login at your organisation did not succeed: {reason}",
         "nobody": "There is no user yet. Make one on the server: nova users create NAME --role admin",
-        "tagline": "Invoices become decisions and database rows",
+        "tagline": "From invoice to decision",
     },
     "es": {
         "title": "Iniciar sesión",
@@ -45,7 +45,7 @@ TEXTS: dict[Language, dict[str, str]] = {
         "stay": "Volver",
         "openid_failed": "No se pudo entrar con la cuenta de su organización: {reason}",
         "nobody": "Todavía no hay ningún usuario. Créelo en el servidor: nova users create NOMBRE --role admin",
-        "tagline": "Las facturas se convierten en decisiones y filas",
+        "tagline": "De la factura a la decisión",
     },
 }
 
