@@ -8,8 +8,9 @@ from fastapi import APIRouter, Depends, FastAPI, HTTPException
 from starlette.requests import Request
 
 from nova_pipelines.web import errors
-from nova_pipelines.web.access import PUBLIC
+from nova_pipelines.web.access import PUBLIC, Authenticate
 from nova_pipelines.web.auth import installing
+from nova_pipelines.web.auth.authentication import Authentication
 from nova_pipelines.web.context import WebContext
 from nova_pipelines.web.routes import ROUTERS
 
@@ -20,8 +21,11 @@ PREFIXES = ("clients", "workflows", "tasks", "executions", "health", "metrics")
 PREFIXES += ("login", "logout", "whoami", "docs", "redoc")
 
 
-def create_app(context: WebContext, *, host: str = "127.0.0.1") -> FastAPI:
-    """The whole ASGI application. `context.dagster` must be open as long as it serves. `host`: where it listens."""
+def create_app(context: WebContext, *, host: str = "127.0.0.1", authenticate: Authenticate | None = None) -> FastAPI:
+    """The whole ASGI application. `context.dagster` must be open as long as it serves.
+
+    `host`: where it listens. `authenticate`: finds who asks in place of `Authentication`.
+    """
     app = FastAPI(
         title="NOVA", version=VERSION, description=DESCRIPTION, docs_url=None, redoc_url=None, openapi_url=None
     )
@@ -31,7 +35,9 @@ def create_app(context: WebContext, *, host: str = "127.0.0.1") -> FastAPI:
         app.include_router(router)
     app.include_router(_unknown())
     installing.mount_dagster(app, context)
-    installing.install_auth(app, context, host)
+    installing.install_auth(
+        app, context, authenticate or Authentication(context.settings, context.services.databases.nova, host)
+    )
     return app
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from fastapi import FastAPI
 
+from nova_pipelines.web.access import Authenticate
 from nova_pipelines.web.auth import docs, login, oidc
-from nova_pipelines.web.auth.authentication import Authentication
 from nova_pipelines.web.auth.dagster_guard import DagsterGuard, GraphQLGuard
 from nova_pipelines.web.auth.headers import SecurityHeaders
 from nova_pipelines.web.auth.middleware import AuthMiddleware
@@ -22,13 +22,12 @@ def mount_dagster(app: FastAPI, context: WebContext) -> None:
     app.mount("/", DagsterGuard(context.dagster.asgi(guard)))
 
 
-def install_auth(app: FastAPI, context: WebContext, host: str) -> None:
+def install_auth(app: FastAPI, context: WebContext, authenticate: Authenticate) -> None:
     """The last step of building an application. Raises RuntimeError for a route without exactly one rule."""
     unruled = [f"{methods} {path}" for methods, path, rules in ruled_routes(app) if len(rules) != 1]
     if unruled:
         raise RuntimeError(f"each route names one rule of web/access.py; these do not: {', '.join(unruled)}")
     nova, settings = context.services.databases.nova, context.settings
-    authenticate = Authentication(settings, nova, host)
     app.add_middleware(AuthMiddleware, authenticate=authenticate, recorder=Recorder(nova))
     https = (settings.nova_public_url or "").startswith("https:")
     app.add_middleware(SecurityHeaders, https=https)  # added last: outermost

@@ -7,7 +7,7 @@ import re
 import pytest
 from fastapi import APIRouter, Depends, FastAPI
 
-from nova_pipelines.web.access import OPERATOR, VIEWER, Rule
+from nova_pipelines.web.access import OPERATOR, VIEWER, Refusal, Rule
 from nova_pipelines.web.auth.installing import install_auth
 from nova_pipelines.web.auth.routes_by_rule import ruled_routes
 from nova_pipelines_tests.web.auth.site import KEYS, Site
@@ -86,14 +86,14 @@ def test_an_application_with_a_route_without_one_rule_is_not_built(site: Site, r
     router.add_api_route("/secret", lambda: 1, dependencies=[Depends(rule) for rule in rules])
     app.include_router(router)
     with pytest.raises(RuntimeError, match=r"GET /secret"):
-        install_auth(app, site.app.state.context, "127.0.0.1")
+        install_auth(app, site.app.state.context, lambda _: Refusal())
 
 
 def test_a_websocket_without_a_rule_is_not_built_either(site: Site):
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
     app.add_api_websocket_route("/live", lambda websocket: None)
     with pytest.raises(RuntimeError, match="/live"):
-        install_auth(app, site.app.state.context, "127.0.0.1")
+        install_auth(app, site.app.state.context, lambda _: Refusal())
 
 
 @pytest.mark.parametrize("method", ["PUT", "DELETE", "PATCH", "TRACE", "CONNECT", "PROPFIND"])
