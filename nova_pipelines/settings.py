@@ -5,24 +5,31 @@ It reads and checks values only: it makes no folder and opens nothing.
 
 from __future__ import annotations
 
-import base64
-import binascii
 import re
 from datetime import date
 from decimal import Decimal
 from pathlib import Path
 from typing import Any, Literal, Self
-from urllib.parse import urlsplit
 
 from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
-from sqlalchemy import URL, make_url
-from sqlalchemy.exc import ArgumentError
+from sqlalchemy import URL
 
 from nova_pipelines.domain.errors import ConfigurationError
 from nova_pipelines.domain.rates import SandboxRates
+from nova_pipelines.setting_values import (
+    check_networks,
+    is_fernet_key,
+    is_url,
+    normalise_database_url,
+    split_grants,
+    split_keys,
+    split_list,
+    split_server,
+    url_text,
+    web_address,
+)
 
-POSTGRES_DRIVER = "postgresql+psycopg2"
 NEW_KEY_COMMAND = 'python -c "from cryptography.fernet import Fernet; print(Fernet.generate_key().decode())"'
 
 
@@ -104,6 +111,23 @@ class Settings(BaseSettings):
     nova_alert_webhook_url: SecretStr | None = None
     nova_alert_webhook_secret: SecretStr | None = None
 
+    #: sessions of people in a browser: they end after so long without a request, and after so long anyway
+    nova_session_idle_minutes: float = Field(120, ge=1, le=10_080)
+    nova_session_hours: float = Field(12, gt=0, le=720)
+    #: where browsers find NOVA (`https://nova.example.com`): for links in mails (None: the address of `nova up`, or this
+    #: machine's port) and for the OpenID provider (None: as they ask)
+    nova_public_url: str | None = None
+    #: addresses or networks of proxies (comma-separated) whose X-Forwarded-For and -Proto are believed
+    nova_trusted_proxies: str | None = None
+    #: login by an OpenID provider (docs/auth.md): who it is, who NOVA is there, and what a claim makes of somebody
+    #: (`nova-admins=admin, ops=operator, idom=viewer@idom, *=viewer`; the first that fits)
+    nova_oidc_issuer: str | None = None
+    nova_oidc_client_id: str | None = None
+    nova_oidc_client_secret: SecretStr | None = None
+    nova_oidc_scopes: str = "openid email profile"
+    nova_oidc_role_claim: str = "groups"
+    nova_oidc_roles: str | None = None
+
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"] = "INFO"
     port: int = Field(3000, ge=1, le=65535)
     #: where the code server listens, and where daemon and web find it
@@ -111,8 +135,6 @@ class Settings(BaseSettings):
     nova_code_port: int = Field(4000, ge=1, le=65535)
     #: a running Dagster web UI that makes loaded workflows live; None: the one of `nova up`
     nova_dagster_url: str | None = None
-    #: where people reach NOVA's pages, for links in mails; None: the address of `nova up`, or this machine's port
-    nova_public_url: str | None = None
     #: an unexpected error shows its traceback (read by cli/errors.py itself: the settings may be what is wrong)
     nova_debug: bool = False
 
@@ -175,19 +197,28 @@ class Settings(BaseSettings):
             raise ValueError("must be smtp://user:password@host:587?from=nova@example.com, or smtps://…:465")
         return url
 
-    @field_validator("nova_public_url")
-    @classmethod
-    def _public_url(cls, url: str | None) -> str | None:
-        if url and not is_url(SecretStr(url), "http", "https"):
-            raise ValueError("must be an address such as https://nova.example.com")
-        return url.rstrip("/") if url else None
-
     @field_validator("nova_alert_webhook_url")
     @classmethod
     def _http_url(cls, url: SecretStr | None) -> SecretStr | None:
         if url and not is_url(url, "http", "https"):
             raise ValueError("must be an address such as https://example.com/hook; only http and https are called")
         return url
+
+    @field_validator("nova_public_url", "nova_oidc_issuer")
+    @classmethod
+    def _web_address(cls, url: str | None) -> str | None:
+        return web_address(url) if url else None
+
+    @field_validator("nova_trusted_proxies")
+    @classmethod
+    def _networks(cls, given: str | None) -> str | None:
+        check_networks(given)
+        return given
+
+    @field_validator("nova_oidc_roles")
+    @classmethod
+    def _known_roles(cls, given: str | None) -> str | None:
+        return given if not given or split_grants(given) else None
 
     @model_validator(mode="after")
     def _belong_together(self) -> Self:
@@ -200,9 +231,18 @@ class Settings(BaseSettings):
             problems.append("FACTURAS_DATABASE_URL: names the same database as DATABASE_URL; give it its own")
         if self.nova_alert_mail_to and bool(self.nova_alert_smtp_url) == bool(self.nova_alert_smtp_client):
             problems.append("NOVA_ALERT_MAIL_TO: needs NOVA_ALERT_SMTP_URL or NOVA_ALERT_SMTP_CLIENT, one of the two")
+        oidc = (self.nova_oidc_issuer, self.nova_oidc_client_id, self.nova_oidc_client_secret, self.nova_oidc_roles)
+        if any(oidc) and not all(oidc):
+            names = "NOVA_OIDC_ISSUER, NOVA_OIDC_CLIENT_ID, NOVA_OIDC_CLIENT_SECRET and NOVA_OIDC_ROLES"
+            problems.append(f"NOVA_OIDC_ISSUER: set {names} together, or none of them")
         if problems:
             raise ValueError("\n".join(problems))
         return self
+
+    @property
+    def oidc_ready(self) -> bool:
+        """Whether people may log in at an OpenID provider."""
+        return self.nova_oidc_issuer is not None
 
     @property
     def database_url(self) -> str:
@@ -217,7 +257,7 @@ class Settings(BaseSettings):
     def _url(self, given: SecretStr | None, filename: str) -> str:
         if given:
             return given.get_secret_value()
-        return _text(URL.create("sqlite", database=str(self.nova_home / filename)))
+        return url_text(URL.create("sqlite", database=str(self.nova_home / filename)))
 
     @property
     def public_url(self) -> str:
@@ -282,66 +322,3 @@ def _describe(problem: dict[str, Any]) -> list[str]:
     info = Settings.model_fields.get(field)
     shown = "" if info is None or "SecretStr" in str(info.annotation) else f" ({problem['input']!r:.80})"
     return [f"{field.upper()}: {reason}{shown}"]
-
-
-def normalise_database_url(text: str) -> str:
-    """A SQLAlchemy URL that names its driver, and an absolute file for SQLite.
-
-    SQLAlchemy 2.1 reads a bare `postgresql://` as psycopg 3, which dagster-postgres cannot use.
-    Raises ValueError, without the text: it may hold a password.
-    """
-    try:
-        url = make_url(text.strip())
-    except (ArgumentError, ValueError):
-        raise ValueError(
-            "is not a database URL; write postgresql://user:password@host:5432/name "
-            "(with @ : / in a password written as %40 %3A %2F) or sqlite:////folder/file.db"
-        ) from None
-    if url.drivername in ("postgres", "postgresql", POSTGRES_DRIVER):
-        if not url.database:
-            raise ValueError("names no database; write postgresql://user:password@host:5432/name")
-        return _text(url.set(drivername=POSTGRES_DRIVER))
-    if url.drivername in ("sqlite", "sqlite+pysqlite"):
-        if not url.database or url.database == ":memory:" or url.database.startswith("file:"):
-            raise ValueError("names no file; NOVA's processes share it, so write sqlite:////folder/file.db")
-        return _text(url.set(drivername="sqlite", database=str(Path(url.database).expanduser().absolute())))
-    raise ValueError("is of a kind that NOVA does not know; use postgresql:// or sqlite:///")
-
-
-def _text(url: URL) -> str:
-    return url.render_as_string(hide_password=False)
-
-
-def split_server(server: str, default_port: int) -> tuple[str, int]:
-    """`host` or `host:port` as (host, port). Raises ValueError."""
-    host, colon, port = server.strip().partition(":")
-    if not host or (colon and not (port.isascii() and port.isdigit() and 1 <= int(port) <= 65535)):
-        raise ValueError("must be host or host:port, such as imap.gmail.com:993")
-    return host, int(port) if colon else default_port
-
-
-def split_keys(keys: SecretStr | None) -> list[str]:
-    return [key.strip() for key in keys.get_secret_value().split(",") if key.strip()] if keys else []
-
-
-def split_list(text: str | None) -> list[str]:
-    """The parts of a comma-separated value."""
-    return [part.strip() for part in (text or "").split(",") if part.strip()]
-
-
-def is_url(given: SecretStr, *schemes: str) -> bool:
-    """Whether it is a URL of one of these schemes with a host and, if at all, a port that can be."""
-    text = given.get_secret_value()
-    try:
-        url = urlsplit(text)
-        return url.scheme in schemes and bool(url.hostname) and url.port != 0 and text.isprintable() and " " not in text
-    except ValueError:
-        return False
-
-
-def is_fernet_key(key: str) -> bool:
-    """Whether it is 32 bytes in URL-safe base64 (specification of Fernet)."""
-    try:
-        return len(base64.b64decode(key.encode(), altchars=b"-_", validate=True)) == 32
-    except (binascii.Error, ValueError):
-        return False

@@ -58,10 +58,10 @@ def dagster_url(settings: Settings) -> str | None:
     return state.url if state else None
 
 
-def ask_status(url: str, *, seconds: float = 10.0) -> DagsterStatus:
+def ask_status(url: str, settings: Settings, *, seconds: float = 10.0) -> DagsterStatus:
     """Asks a running web service. Raises OSError or ValueError when it gives no such answer."""
     body = json.dumps({"query": STATUS}).encode()
-    headers = {"Content-Type": "application/json"}
+    headers = {"Content-Type": "application/json"} | _authorization(settings)
     if urlsplit(url).scheme not in ("http", "https"):
         raise ValueError(f"{url} is no http address")
     request = urllib.request.Request(f"{url}/graphql", data=body, headers=headers)  # noqa: S310 - checked above
@@ -73,13 +73,22 @@ def ask_status(url: str, *, seconds: float = 10.0) -> DagsterStatus:
         raise ValueError(f"{url} is no Dagster web service") from error
 
 
-def reload_location(url: str) -> str | None:
+def _authorization(settings: Settings) -> dict[str, str]:
+    """By which the web service knows that this is a program of NOVA."""
+    from nova_pipelines.database.secrets import internal_token
+
+    return {"Authorization": f"Bearer {internal_token(settings)}"}
+
+
+def reload_location(url: str, settings: Settings) -> str | None:
     """Has the code server read the stored workflows again. None: done; else why not.
 
     Raises OSError when nothing answers there.
     """
     parts = urlsplit(url)
-    with urllib.request.urlopen(f"{url}/server_info", timeout=5):  # noqa: S310 - a URL of the settings
+    headers = _authorization(settings)
+    request = urllib.request.Request(f"{url}/server_info", headers=headers)  # noqa: S310 - a URL of the settings
+    with urllib.request.urlopen(request, timeout=5):  # noqa: S310
         pass  # an answer at all: importing the client below takes a second
     from dagster_graphql import DagsterGraphQLClient, DagsterGraphQLClientError, ReloadRepositoryLocationStatus
 
@@ -89,6 +98,7 @@ def reload_location(url: str) -> str | None:
             port_number=parts.port,
             use_https=parts.scheme == "https",
             timeout=RELOAD_SECONDS,
+            headers=headers,
             path_prefix=parts.path,
         )
         with warnings.catch_warnings():

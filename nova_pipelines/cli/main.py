@@ -7,11 +7,13 @@ import typer
 
 from nova_pipelines.cli import (
     approvals,
+    audit,
     chain,
     client,
     costs,
     executions,
     invoices,
+    keys,
     mailbox,
     outbox,
     run,
@@ -19,6 +21,7 @@ from nova_pipelines.cli import (
     serve,
     system,
     up,
+    users,
     watch,
     workflow,
 )
@@ -66,7 +69,9 @@ app.add_typer(approvals.app, name="approvals")
 app.add_typer(invoices.app, name="invoices")
 app.add_typer(outbox.app, name="outbox")
 app.add_typer(sandbox.app, name="sandbox")
-app.add_typer(system.keys_app, name="keys")
+app.add_typer(keys.app, name="keys")
+app.add_typer(users.app, name="users")
+app.add_typer(audit.app, name="audit")
 app.add_typer(serve.app, name="serve", hidden=True)
 
 

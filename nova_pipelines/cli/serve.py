@@ -10,8 +10,10 @@ import yaml
 
 from nova_pipelines.cli.dagster_home import prepare_dagster_home
 from nova_pipelines.cli.engine import MODULE
+from nova_pipelines.cli.session import open_nova
 from nova_pipelines.compiler.dagster_calls import LOCATION
 from nova_pipelines.database.failures import folder_failure
+from nova_pipelines.database.identities import refuse_exposure
 from nova_pipelines.settings import Settings, load_settings
 
 PROGRAMS = ("code", "daemon", "web", "watch")
@@ -103,8 +105,14 @@ def web(
     port: Annotated[int | None, typer.Option(help="Port to listen on. [default: PORT]")] = None,
     parent: ParentOption = 0,
 ) -> None:
-    """The web service: NOVA's HTTP API and pages, Dagster's UI and GraphQL, on one port."""
-    _become("web", host=host, port=port or load_settings().port, parent=parent)
+    """The web service: NOVA's HTTP API and pages, Dagster's UI and GraphQL, on one port.
+
+    Listening on another address than this machine's own needs a key or a user.
+    """
+    settings = load_settings()
+    with open_nova(settings) as nova:
+        refuse_exposure(nova, settings, host)
+    _become("web", host=host, port=port or settings.port, parent=parent)
 
 
 @app.command()

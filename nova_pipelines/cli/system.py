@@ -20,8 +20,6 @@ if TYPE_CHECKING:
     from nova_pipelines.compiler.health import Check, Finding
     from nova_pipelines.nodes.services import Services
 
-keys_app = typer.Typer(help="The keys that encrypt stored credentials.", no_args_is_help=True)
-
 
 def migrate(as_json: JsonFlag = False) -> None:
     """Bring both databases to the tables of this version of NOVA. Safe to repeat."""
@@ -109,7 +107,7 @@ def _running(settings: Settings) -> str:
     if url is None:
         return "not running; `nova up` starts code server, daemon and web UI"
     try:
-        status = ask_status(url)
+        status = ask_status(url, settings)
     except (OSError, ValueError, json.JSONDecodeError) as error:
         remedy = "restart `nova up`, or correct NOVA_DAGSTER_URL"
         raise ConfigurationError(f"the web UI at {url} does not answer: {error}", remedy=remedy) from error
@@ -141,12 +139,6 @@ def demo(
         raise typer.Exit(int(code))
 
 
-@keys_app.callback()
-def keys() -> None:
-    """The keys that encrypt stored credentials."""
-
-
-@keys_app.command()
 def rotate(
     drop_old: Annotated[
         bool, typer.Option("--drop-old", help="Afterwards take the old keys away. Backups may still need them.")

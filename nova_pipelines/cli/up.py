@@ -19,6 +19,7 @@ from nova_pipelines.cli.output import note, say
 from nova_pipelines.cli.processes import Family
 from nova_pipelines.cli.session import open_nova
 from nova_pipelines.database.failures import MIGRATE
+from nova_pipelines.database.identities import OPEN_NOTICE, refuse_exposure
 from nova_pipelines.database.session import private_folder
 from nova_pipelines.domain.errors import ConfigurationError, TransientError
 from nova_pipelines.settings import Settings, load_settings
@@ -37,7 +38,7 @@ class _Stopped(Exception):
 
 def up(
     port: Annotated[int | None, typer.Option(help="Port of the web UI. [default: PORT, or 3000]")] = None,
-    host: Annotated[str, typer.Option(help="Address of the web UI. It asks for no password.")] = "127.0.0.1",
+    host: Annotated[str, typer.Option(help="Address of the web UI.")] = "127.0.0.1",
     no_watch: Annotated[
         bool, typer.Option("--no-watch", help="Keep no connections to mailboxes: the sensor looks every 5 seconds.")
     ] = False,
@@ -48,6 +49,8 @@ def up(
     """
     settings = load_settings()
     _check_migrated(settings)
+    with open_nova(settings) as nova:
+        is_open = refuse_exposure(nova, settings, host)
     with _alone(settings):
         web_port = port or settings.port
         _check_port(host, web_port)
@@ -62,6 +65,8 @@ def up(
             if not no_watch:
                 _start_watcher(settings, family, signals)
             _tell(settings, family, _url(host, web_port), code_port)
+            if is_open:
+                note(f"open: {OPEN_NOTICE}", style="yellow")
             while not signals.wait(_LOOK_SECONDS * 2):
                 family.check()
         except _Stopped:
@@ -83,13 +88,13 @@ def _start(settings: Settings, family: Family, signals: Signals, *, host: str, w
     note("starting daemon and web UI …")
     family.start("daemon")
     family.start("web", "--host", host, "--port", str(web_port))
-    status = _wait("the web UI", family, signals, lambda: _status(url, lambda found: found.location_settled))
+    status = _wait("the web UI", family, signals, lambda: _status(url, settings, lambda found: found.location_settled))
     if not status.location_loaded:
         raise ConfigurationError(
             f"Dagster cannot load NOVA's workflows: {status.location_error}",
             remedy=f"`nova doctor` looks for the cause; the log is {family.logs / 'code.log'}",
         )
-    _wait("the daemon", family, signals, lambda: _status(url, lambda found: found.daemons_alive_since(began)))
+    _wait("the daemon", family, signals, lambda: _status(url, settings, lambda found: found.daemons_alive_since(began)))
 
 
 def _start_watcher(settings: Settings, family: Family, signals: Signals) -> None:
@@ -138,9 +143,9 @@ def _answers(host: str, port: int) -> bool:
         return False
 
 
-def _status(url: str, ready: Callable[[DagsterStatus], bool]) -> DagsterStatus | None:
+def _status(url: str, settings: Settings, ready: Callable[[DagsterStatus], bool]) -> DagsterStatus | None:
     try:
-        status = ask_status(url)
+        status = ask_status(url, settings)
     except (OSError, ValueError):
         return None
     return status if ready(status) else None

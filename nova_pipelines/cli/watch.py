@@ -18,7 +18,7 @@ from nova_pipelines.cli.live import dagster_url
 from nova_pipelines.cli.output import JsonFlag, emit, moment, say
 from nova_pipelines.cli.session import open_nova
 from nova_pipelines.database.session import Database
-from nova_pipelines.domain.errors import NovaError, TransientError
+from nova_pipelines.domain.errors import ConfigurationError, NovaError, TransientError
 from nova_pipelines.settings import Settings, load_settings
 
 log = logging.getLogger("nova.watch")
@@ -95,7 +95,7 @@ class Program:
         self.feeds = Feeds(self.nova)
         self.starter = Starter(
             self.services,
-            ask=lambda feed, batch: ask_for_run(dagster_url(settings), feed, batch),
+            ask=lambda feed, batch: ask_for_run(dagster_url(settings), feed, batch, token=_token(settings)),
             max_batch=settings.nova_max_batch,
             max_waiting=settings.nova_max_waiting,
         )
@@ -214,3 +214,14 @@ def _log_to_stderr(settings: Settings) -> None:
     logger.handlers[:] = [handler]
     logger.propagate = False
     logger.setLevel(settings.log_level)
+
+
+def _token(settings: Settings) -> str | None:
+    """Read anew each time: the keys may have been rotated. None: they cannot be read, and the answer will say so."""
+    from nova_pipelines.database.secrets import internal_token
+
+    try:
+        return internal_token(settings)
+    except ConfigurationError as error:
+        log.error("the key cannot be read: %s", error.message)
+        return None

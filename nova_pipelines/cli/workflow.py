@@ -112,7 +112,7 @@ def _make_live(settings: Settings) -> tuple[bool | None, str]:
     if url is None:
         return False, later
     try:
-        reason = reload_location(url)
+        reason = reload_location(url, settings)
     except (OSError, ValueError) as error:
         return False, f"{later}: nothing answers at {url} ({error})"
     if reason is None:

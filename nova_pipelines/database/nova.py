@@ -24,6 +24,7 @@ from sqlalchemy import (
 from sqlalchemy.orm import Mapped, mapped_column, relationship
 
 from nova_pipelines.database.approval_tables import Approval
+from nova_pipelines.database.auth_tables import ApiKey, AuditEntry, LoginAttempts, User, WebSession
 from nova_pipelines.database.base import NovaBase
 from nova_pipelines.database.mail_events import MailboxEvent
 from nova_pipelines.database.mail_tables import OutboxDecision, OutboxMail, TokenLease
@@ -37,7 +38,10 @@ __all__ = [
     "Alert",
     "AlertNotice",
     "Approval",
+    "ApiKey",
+    "AuditEntry",
     "BreakerRow",
+    "LoginAttempts",
     "MailboxEvent",
     "MailboxState",
     "NovaBase",
@@ -46,7 +50,9 @@ __all__ = [
     "SandboxGate",
     "SandboxRow",
     "TokenLease",
+    "User",
     "WatcherRow",
+    "WebSession",
 ]
 
 

@@ -6,6 +6,7 @@ every credential was seen to open without it.
 
 from __future__ import annotations
 
+import base64
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -108,9 +109,44 @@ def open_box(settings: Settings) -> SecretBox:
     if settings.secret_keys:
         return SecretBox(settings.secret_keys)
     path = key_path(settings)
-    if not path.exists():
+    return SecretBox(_all_keys(settings), reread=lambda: keyfile.read_keys(path))
+
+
+#: what tokens of NOVA's own programs begin with
+INTERNAL = "nova_internal_"
+
+
+def internal_token(settings: Settings) -> str:
+    """By which NOVA's own programs (watcher, `nova workflow load`, …) are known to its web service.
+
+    Derived from the newest key (HKDF, RFC 5869). Whoever has the key can read every credential anyway.
+    Raises ConfigurationError as `open_box` does.
+    """
+    return internal_tokens(settings)[0]
+
+
+def internal_tokens(settings: Settings) -> list[str]:
+    """Those of all keys, newest first: while keys are rotated some programs know the old ones only."""
+    return [f"{INTERNAL}{_derived(key, b'nova internal').hex()}" for key in _all_keys(settings)]
+
+
+def login_box(settings: Settings) -> MultiFernet:
+    """Encrypts what a browser keeps of a login for some minutes; with keys of its own, so that nothing in a cookie can
+    be taken for a credential."""
+    keys = [base64.urlsafe_b64encode(_derived(key, b"nova login")) for key in _all_keys(settings)]
+    return MultiFernet([Fernet(key) for key in keys])
+
+
+def _all_keys(settings: Settings) -> list[str]:
+    """Newest first; the key file is made at first use."""
+    path = key_path(settings)
+    if not settings.secret_keys and not path.exists():
         keyfile.create(path, new_key())
-    return SecretBox(keyfile.read_keys(path), reread=lambda: keyfile.read_keys(path))
+    return settings.secret_keys or keyfile.read_keys(path)
+
+
+def _derived(key: str, purpose: bytes) -> bytes:
+    return HKDF(algorithm=SHA256(), length=32, salt=None, info=purpose).derive(base64.urlsafe_b64decode(key))
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,11 +6,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
-from fastapi import HTTPException, Request
+from fastapi import HTTPException
 from starlette.requests import HTTPConnection
 
-Role = Literal["viewer", "operator", "admin"]
-ROLES: tuple[Role, ...] = ("viewer", "operator", "admin")
+from nova_pipelines.domain.roles import ROLES as ROLES
+from nova_pipelines.domain.roles import Role as Role
+from nova_pipelines.domain.roles import includes
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,11 +27,23 @@ class Principal:
 
     def may(self, role: Role) -> bool:
         """Each role may do what those before it may."""
-        return ROLES.index(self.role) >= ROLES.index(role)
+        return includes(self.role, role)
 
     def sees(self, slug: str | None) -> bool:
         """Whether things of this client (None: of no client) are shown to it."""
         return self.clients is None or (slug is not None and slug in self.clients)
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """Why something is not answered: 401 (log in), 403 (not you, or not from there), 503 (the database is away)."""
+
+    status: int = 401
+    detail: str = "log in, or send a key"
+
+    def as_error(self) -> HTTPException:
+        headers = {401: {"WWW-Authenticate": "Bearer"}, 503: {"Retry-After": "5"}}.get(self.status)
+        return HTTPException(self.status, self.detail, headers=headers)
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,17 +56,24 @@ class Rule:
     role: Role | None
     all_clients: bool = False
 
-    def __call__(self, request: Request) -> Principal | None:
-        principal = principal_of(request)
+    def __call__(self, connection: HTTPConnection) -> Principal | None:
+        refusal = self.refusal(connection)
+        if refusal is not None:
+            raise refusal.as_error()
+        return principal_of(connection)
+
+    def refusal(self, connection: HTTPConnection) -> Refusal | None:
+        """Why whoever asks on this connection may not; None: they may."""
         if self.role is None:
-            return principal
+            return None
+        principal = principal_of(connection)
         if principal is None:
-            raise HTTPException(401, "log in, or send a key", headers={"WWW-Authenticate": "Bearer"})
+            return refusal_of(connection)
         if not principal.may(self.role):
-            raise HTTPException(403, f"this needs the role {self.role}; {principal.name} has {principal.role}")
+            return Refusal(403, f"this needs the role {self.role}; {principal.name} has {principal.role}")
         if self.all_clients and principal.clients is not None:
-            raise HTTPException(403, f"{principal.name} is limited to some clients, and this concerns all of them")
-        return principal
+            return Refusal(403, f"{principal.name} is limited to some clients, and this concerns all of them")
+        return None
 
 
 PUBLIC, VIEWER, OPERATOR, ADMIN = Rule(None), Rule("viewer"), Rule("operator"), Rule("admin")
@@ -68,5 +88,10 @@ def principal_of(connection: HTTPConnection) -> Principal | None:
     return connection.scope.get("state", {}).get("principal")
 
 
-#: finds who asks; None: nobody that is known
-Authenticate = Callable[[HTTPConnection], Principal | None]
+def refusal_of(connection: HTTPConnection) -> Refusal:
+    """Why nobody was recognised on this connection."""
+    return connection.scope.get("state", {}).get("refusal") or Refusal()
+
+
+#: finds who asks, or says why nobody is known. Blocks
+Authenticate = Callable[[HTTPConnection], Principal | Refusal]

@@ -8,7 +8,9 @@ from fastapi import APIRouter, Depends, FastAPI, HTTPException
 from starlette.requests import Request
 
 from nova_pipelines.web import errors
-from nova_pipelines.web.access import PUBLIC
+from nova_pipelines.web.access import PUBLIC, Authenticate
+from nova_pipelines.web.auth import installing
+from nova_pipelines.web.auth.authentication import Authentication
 from nova_pipelines.web.context import WebContext
 from nova_pipelines.web.routes import ROUTERS
 
@@ -16,17 +18,26 @@ VERSION = version("nova-pipelines")
 DESCRIPTION = "Workflows, executions and their chain of work. The Dagster UI is on the same port."
 #: first parts of paths that are NOVA's alone: what is unknown below them is 404, not Dagster's page
 PREFIXES = ("clients", "workflows", "tasks", "executions", "health", "metrics", "approvals", "pages")
+PREFIXES += ("login", "logout", "whoami", "docs", "redoc")
 
 
-def create_app(context: WebContext) -> FastAPI:
-    """The whole ASGI application. `context.dagster` must be open as long as it serves."""
-    app = FastAPI(title="NOVA", version=VERSION, description=DESCRIPTION)
+def create_app(context: WebContext, *, host: str = "127.0.0.1", authenticate: Authenticate | None = None) -> FastAPI:
+    """The whole ASGI application. `context.dagster` must be open as long as it serves.
+
+    `host`: where it listens. `authenticate`: finds who asks in place of `Authentication`.
+    """
+    app = FastAPI(
+        title="NOVA", version=VERSION, description=DESCRIPTION, docs_url=None, redoc_url=None, openapi_url=None
+    )
     app.state.context = context
     errors.install(app)
-    for router in ROUTERS:
+    for router in (*installing.ROUTERS, *ROUTERS):
         app.include_router(router)
     app.include_router(_unknown())
-    app.mount("/", context.dagster.asgi())
+    installing.mount_dagster(app, context)
+    installing.install_auth(
+        app, context, authenticate or Authentication(context.settings, context.services.databases.nova, host)
+    )
     return app
 
 

@@ -8,6 +8,8 @@ import signal
 import socket
 import subprocess
 import time
+import urllib.error
+import urllib.request
 from collections.abc import Callable, Iterator
 from email.message import EmailMessage
 from pathlib import Path
@@ -17,6 +19,7 @@ import pytest
 from nova_pipelines.cli.live import ask_status
 from nova_pipelines.cli.processes import Family, ProgramDied
 from nova_pipelines.cli.up import free_port
+from nova_pipelines.settings import load_settings
 from nova_pipelines_tests.cli.conftest import PROGRAM, Nova, arithmetic
 from nova_pipelines_tests.fixtures.dovecot import MailUser
 from nova_pipelines_tests.fixtures.world import INVOICE_PROCESSING, invoice_pdf
@@ -139,13 +142,27 @@ def watch_log(nova: Nova, event: str) -> list[dict]:
     return [line for line in map(json.loads, lines) if line["event"] == event]
 
 
+def stranger(url: str) -> int:
+    request = urllib.request.Request(f"{url}/graphql?query=%7Bversion%7D")  # noqa: S310 - loopback
+    try:
+        with urllib.request.urlopen(request, timeout=10) as answer:  # noqa: S310
+            return answer.status
+    except urllib.error.HTTPError as error:
+        return error.code
+
+
 def test_a_day_with_nova(up: Up, tmp_path: Path, mail_user: MailUser, monkeypatch: pytest.MonkeyPatch):
     """Loaded while it runs, taken up by the daemon, looked at, and stopped by Ctrl-C with exit code 0."""
     nova = up.nova
     assert json.loads((nova.home / "up.json").read_text())["url"] == up.url
-    status = ask_status(up.url)
+    status = ask_status(up.url, load_settings())
     assert status.location_loaded
     assert "SENSOR" in status.daemons
+
+    assert "open: there is no key and no user" in up.said()
+    # from here on a stranger is nobody, and what belongs to NOVA is let in
+    nova("keys", "create", "ci", "--role", "viewer")
+    wait_for(lambda: stranger(up.url) == 401, "NOVA to be closed", 10.0)
 
     path = tmp_path / "double.json"
     path.write_text(arithmetic())

@@ -248,6 +248,7 @@ def http(body: bytes, status: str = "200 OK") -> Callable[[Any], None]:
         (b"<html>", "200 OK", "unknown", "no answer of a Dagster"),
         (b"[]", "200 OK", "unknown", "no answer of a Dagster"),
         (b"{}", "500 Oops", "unknown", "HTTP status 500"),
+        (b"{}", "401 Unauthorized", "refused", "HTTP status 401"),
         (b"{}", "nonsense", "unknown", ""),
     ],
 )

@@ -22,6 +22,10 @@ HERE = {"containers": ROOT / "deploy", "processes": ROOT / "deploy/process"}
 NOT_FOR_RUNS = {"NOVA_HOME", "PORT", "REDIS_URL", "NOVA_CODE_HOST", "NOVA_CODE_PORT", "NOVA_DAGSTER_URL", "NOVA_DEBUG"}
 NOT_FOR_RUNS |= {"NOVA_MAX_WAITING", "NOVA_WATCH_IDLE_SECONDS", "NOVA_WATCH_POLL_SECONDS", "NOVA_WATCH_CONNECTIONS"}
 
+#: who logs in is the web service's matter
+NOT_FOR_RUNS |= {"NOVA_PUBLIC_URL", "NOVA_TRUSTED_PROXIES"}
+NOT_FOR_RUNS |= {name.upper() for name in Settings.model_fields if name.startswith(("nova_oidc_", "nova_session_"))}
+
 #: alerts are the sensors' matter: no run needs to know their passwords
 NOT_FOR_RUNS |= {name.upper() for name in Settings.model_fields if name.startswith("nova_alert_")}
 
