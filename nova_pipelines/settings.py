@@ -15,18 +15,19 @@ from typing import Any, Literal, Self
 from urllib.parse import urlsplit
 
 from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import SettingsConfigDict
 from sqlalchemy import URL, make_url
 from sqlalchemy.exc import ArgumentError
 
 from nova_pipelines.domain.errors import ConfigurationError
 from nova_pipelines.domain.rates import SandboxRates
+from nova_pipelines.settings_operation import OperationSettings
 
 POSTGRES_DRIVER = "postgresql+psycopg2"
 NEW_KEY_COMMAND = 'python -c "from cryptography.fernet import Fernet; print(Fernet.generate_key().decode())"'
 
 
-class Settings(BaseSettings):
+class Settings(OperationSettings):
     """The environment. Fields are named like their variables, in lower case; an empty value counts as unset.
 
     Secrets are `SecretStr`; what callers need in the clear comes from the properties.

@@ -19,6 +19,7 @@ from nova_pipelines.cli import (
     system,
     up,
     watch,
+    webhooks,
     workflow,
 )
 from nova_pipelines.cli.errors import EXIT_CODES, NovaGroup
@@ -63,6 +64,7 @@ app.add_typer(executions.app, name="executions")
 app.add_typer(chain.app, name="chain")
 app.add_typer(invoices.app, name="invoices")
 app.add_typer(outbox.app, name="outbox")
+app.add_typer(webhooks.app, name="webhooks")
 app.add_typer(sandbox.app, name="sandbox")
 app.add_typer(system.keys_app, name="keys")
 app.add_typer(serve.app, name="serve", hidden=True)
