@@ -100,7 +100,7 @@ def service_checks(settings: Settings, services: Services) -> list[Check]:
         Check("facturas database", lambda: _database(settings, databases, "facturas")),
         Check("secret key", lambda: _secret_key(services)),
         Check("document store", lambda: _store(settings)),
-        Check("disk", lambda: _disk(settings)),
+        Check("disk", lambda: check_disk(settings)),
         Check("sandbox", lambda: f"{services.backend().name}: " + "; ".join(services.backend().check())),
         *([Check("E2B breaker", lambda: _breaker(settings, databases))] if settings.sandbox == "e2b" else []),
         *_mail_checks(services),
@@ -148,8 +148,8 @@ def _store(settings: Settings) -> str:
     return f"{store.shown}, writable"
 
 
-def _disk(settings: Settings) -> str:
-    """Free space where NOVA_HOME, local documents and SQLite files lie."""
+def check_disk(settings: Settings) -> str:
+    """Free space where NOVA_HOME, local documents and SQLite files lie. Raises TransientError if it is little."""
     places = [settings.nova_home]
     if "://" not in settings.documents_url:
         places.append(Path(settings.documents_url))

@@ -7,7 +7,7 @@ from importlib.metadata import version
 from fastapi import APIRouter, Depends, FastAPI, HTTPException
 from starlette.requests import Request
 
-from nova_pipelines.web import errors
+from nova_pipelines.web import errors, operation
 from nova_pipelines.web.access import PUBLIC
 from nova_pipelines.web.context import WebContext
 from nova_pipelines.web.routes import ROUTERS
@@ -27,6 +27,7 @@ def create_app(context: WebContext) -> FastAPI:
         app.include_router(router)
     app.include_router(_unknown())
     app.mount("/", context.dagster.asgi())
+    operation.install(app, context)
     return app
 
 

@@ -1,20 +1,33 @@
-"""Serves the application with uvicorn."""
+"""Serves the application with uvicorn: its limits, its log, and an end within two seconds."""
 
 from __future__ import annotations
 
 import argparse
+import logging
+import os
+import signal
+import threading
 from pathlib import Path
 
 import uvicorn
+from starlette.types import ASGIApp
 
+from nova_pipelines.adapters import logs
+from nova_pipelines.nodes.webhooks import Courier
 from nova_pipelines.nodes.wiring import build_services
-from nova_pipelines.settings import load_settings
-from nova_pipelines.web.app import create_app
+from nova_pipelines.settings import Settings, load_settings
+from nova_pipelines.web import sentry, tracing
+from nova_pipelines.web.app import VERSION, create_app
 from nova_pipelines.web.context import WebContext
 from nova_pipelines.web.dagster_ui import Dagster
+from nova_pipelines.web.limits import GuardedProtocol
 
-#: seconds that requests get to end when the server is told to
-GRACE_SECONDS = 2
+#: whole seconds that requests get to end when the server is told to, and seconds for everything after that
+GRACE_SECONDS, CLOSE_SECONDS = 1, 0.7
+#: requests at the same time, beyond which new ones are refused with 503; bytes of a websocket's message
+AT_ONCE, MAX_MESSAGE = 500, 4 * 1024 * 1024
+
+log = logging.getLogger("nova.web")
 
 
 def main() -> None:
@@ -25,16 +38,45 @@ def main() -> None:
     parser.add_argument("--port", type=int, default=3000)
     given = parser.parse_args()
     settings = load_settings()
+    sentry.start(settings, logs.set_up(settings), VERSION)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        # uvicorn has its own while it serves, and raises the signal once more at its end: that one must not end us
+        signal.signal(number, lambda *_: None)
+    traces = tracing.Tracing(settings) if tracing.wanted(settings) else None
     services = build_services(settings)
+    courier = Courier(services, settings)
     with Dagster(given.workspace) as dagster:
-        uvicorn.run(
-            create_app(WebContext(settings, services, dagster)),
-            host=given.host,
-            port=given.port,
-            log_level=settings.log_level.lower(),
-            access_log=False,
-            server_header=False,
-            timeout_graceful_shutdown=GRACE_SECONDS,
-        )
-    services.close()
-    services.databases.close()
+        app: ASGIApp = create_app(WebContext(settings, services, dagster))
+        courier.start()
+        server = uvicorn.Server(configuration(traces.wrap(app) if traces else app, settings, given.host, given.port))
+        server.run()
+        closing = threading.Thread(target=_close, args=(courier, traces, settings), daemon=True)
+        closing.start()
+        closing.join(CLOSE_SECONDS)
+        log.info("the web service ends")
+        logging.shutdown()
+        # threads that wait for a database that hangs would keep the process, and hold nothing that is to be saved
+        os._exit(0)
+
+
+def configuration(app: ASGIApp, settings: Settings, host: str, port: int) -> uvicorn.Config:
+    return uvicorn.Config(
+        app,
+        host=host,
+        port=port,
+        http=GuardedProtocol,
+        log_config=None,
+        log_level=settings.log_level.lower(),
+        access_log=False,
+        server_header=False,
+        limit_concurrency=AT_ONCE,
+        ws_max_size=MAX_MESSAGE,
+        timeout_graceful_shutdown=GRACE_SECONDS,
+    )
+
+
+def _close(courier: Courier, traces: tracing.Tracing | None, settings: Settings) -> None:
+    courier.stop(0.3)
+    if traces:
+        traces.close()
+    sentry.stop(settings)
