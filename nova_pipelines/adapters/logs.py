@@ -106,6 +106,8 @@ def set_up(
     chosen.setLevel(settings.log_level)
     if logger is not None:
         chosen.propagate = False
+    for name in ("httpx", "urllib3"):  # they write whole addresses
+        logging.getLogger(name).setLevel(logging.WARNING)
     structlog.configure(
         processors=[*shared[:2], *shared[3:], structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
         logger_factory=structlog.stdlib.LoggerFactory(),

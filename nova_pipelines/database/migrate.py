@@ -13,7 +13,7 @@ from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from alembic.util import CommandError
-from sqlalchemy import make_url
+from sqlalchemy import make_url, text
 from sqlalchemy.orm import Session
 
 from nova_pipelines.database import migrations
@@ -81,7 +81,8 @@ def known_revisions(settings: Settings) -> list[str]:
 
 def require_migrated(session: Session, newest: str) -> None:
     """Raises ConfigurationError where the database of this session is not at the revision `newest`."""
-    revision = MigrationContext.configure(session.connection()).get_current_revision()
+    # not by Alembic: it makes a table object each time, which SQLAlchemy's cache of statements would keep
+    revision = session.scalar(text("SELECT max(version_num) FROM alembic_version"))
     if revision != newest:
         raise ConfigurationError(f"the database is at revision {revision}, not {newest}", remedy=MIGRATE)
 

@@ -143,6 +143,14 @@ class Board:
             await asyncio.wait(waiting, timeout=self._seconds)
         return self.latest()
 
+    async def glance(self) -> list[State]:
+        """The last states, while those that have grown old are asked again behind them; the first time as `look`."""
+        if any(one.last is None for one in self._watched):
+            return await self.look()
+        for one in self._watched:
+            one.ask()
+        return self.latest()
+
     def latest(self) -> list[State]:
         """The last states, without asking anybody."""
         return [self._state(one) for one in self._watched]

@@ -14,6 +14,7 @@ from nova_pipelines.adapters.sandbox.base import Job, Status
 from nova_pipelines.compiler.dagster_calls import DAEMON_LOCK
 from nova_pipelines.compiler.health import check_disk
 from nova_pipelines.database.breaker import breaker_view
+from nova_pipelines.database.failures import MIGRATE
 from nova_pipelines.database.migrate import known_revisions, require_migrated
 from nova_pipelines.database.probing import DatabaseProbe
 from nova_pipelines.database.types import utc_now
@@ -65,7 +66,7 @@ def _database(probe: DatabaseProbe, newest: str) -> Good:
         with probe.read() as session:
             require_migrated(session, newest)
     except ConfigurationError as error:
-        if "revision" in error.message or "does not exist yet" in error.message:
+        if error.remedy == MIGRATE:
             raise Bad("not migrated", "its tables are not those of this version", str(error)) from error
         raise
     return Good("connected", f"answered in {1000 * (time.monotonic() - began):.1f} ms")

@@ -36,7 +36,6 @@ def start(settings: Settings, redactor: Redactor, version: str) -> None:
         sentry_sdk.init(
             dsn=settings.sentry_dsn.get_secret_value(),
             release=f"nova-pipelines@{version}",
-            send_default_pii=False,
             max_request_body_size="never",
             include_local_variables=False,
             include_source_context=False,

@@ -21,7 +21,7 @@ PROMETHEUS = ("text/plain", "application/openmetrics-text")
     responses={200: {"content": {"application/json": {}, "text/plain": {}, "application/openmetrics-text": {}}}},
 )
 async def metrics(request: Request, looking: Annotated[Operation, Depends(operation_of)]) -> Response:
-    await looking.board.look()
+    await looking.board.glance()
     accept = request.headers.get("accept", "")
     if any(kind in accept for kind in PROMETHEUS):
         text, media_type = await looking.prometheus(accept)
