@@ -23,6 +23,7 @@ from sqlalchemy import create_engine, text
 
 from nova_pipelines.cli.up import free_port
 from nova_pipelines.database.migrate import migrate
+from nova_pipelines.settings import normalise_database_url
 from nova_pipelines_tests.fixtures.postgres import clean_environment, settings_for
 from nova_pipelines_tests.fixtures.tcp_postgres import TcpPostgres
 
@@ -99,7 +100,7 @@ class House:
 @contextmanager
 def database(server: TcpPostgres) -> Iterator[str]:
     with server.database("p4ss") as made:
-        engine = create_engine(made.url.replace(f"{made.user}@", f"{made.user}:p4ss@"))
+        engine = create_engine(normalise_database_url(made.url.replace(f"{made.user}@", f"{made.user}:p4ss@")))
         with engine.begin() as connection:
             connection.execute(text("DROP TABLE invoices"))  # the old system's, which others need
         engine.dispose()
