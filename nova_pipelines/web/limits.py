@@ -9,15 +9,21 @@ import asyncio
 import time
 from typing import Any
 
+import uvicorn
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from nova_pipelines.settings import Settings
 from nova_pipelines.web.errors import problem
 
 #: bytes of a body; seconds between two pieces of it, and for all of it
 MAX_BODY, PIECE_SECONDS, BODY_SECONDS = 16 * 1024 * 1024, 15.0, 120.0
 #: seconds for a request's head, from its first byte or the connection on; its bytes; open connections
 HEAD_SECONDS, MAX_HEAD, MAX_CONNECTIONS = 10.0, 64 * 1024, 1_000
+#: requests at the same time, beyond which new ones are refused with 503; bytes of a websocket's message
+AT_ONCE, MAX_MESSAGE = 500, 4 * 1024 * 1024
+#: whole seconds that requests get to end when the server is told to
+GRACE_SECONDS = 1
 #: seconds that a client may leave an answer unread
 READ_SECONDS = 60.0
 
@@ -160,3 +166,20 @@ class GuardedProtocol(HttpToolsProtocol):
 def _cancelled(timer: asyncio.TimerHandle | None) -> Any:
     if timer is not None:
         timer.cancel()
+
+
+def configuration(app: ASGIApp, settings: Settings, host: str, port: int) -> uvicorn.Config:
+    """How uvicorn serves the application: with these limits, and with the log of `adapters/logs.py`."""
+    return uvicorn.Config(
+        app,
+        host=host,
+        port=port,
+        http=GuardedProtocol,
+        log_config=None,
+        log_level=settings.log_level.lower(),
+        access_log=False,
+        server_header=False,
+        limit_concurrency=AT_ONCE,
+        ws_max_size=MAX_MESSAGE,
+        timeout_graceful_shutdown=GRACE_SECONDS,
+    )

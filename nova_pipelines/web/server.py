@@ -20,12 +20,10 @@ from nova_pipelines.web import sentry, tracing
 from nova_pipelines.web.app import VERSION, create_app
 from nova_pipelines.web.context import WebContext
 from nova_pipelines.web.dagster_ui import Dagster
-from nova_pipelines.web.limits import GuardedProtocol
+from nova_pipelines.web.limits import configuration
 
-#: whole seconds that requests get to end when the server is told to, and seconds for everything after that
-GRACE_SECONDS, CLOSE_SECONDS = 1, 0.7
-#: requests at the same time, beyond which new ones are refused with 503; bytes of a websocket's message
-AT_ONCE, MAX_MESSAGE = 500, 4 * 1024 * 1024
+#: seconds for everything that is to be done after the last request
+CLOSE_SECONDS = 0.7
 
 log = logging.getLogger("nova.web")
 
@@ -57,22 +55,6 @@ def main() -> None:
         logging.shutdown()
         # threads that wait for a database that hangs would keep the process, and hold nothing that is to be saved
         os._exit(0)
-
-
-def configuration(app: ASGIApp, settings: Settings, host: str, port: int) -> uvicorn.Config:
-    return uvicorn.Config(
-        app,
-        host=host,
-        port=port,
-        http=GuardedProtocol,
-        log_config=None,
-        log_level=settings.log_level.lower(),
-        access_log=False,
-        server_header=False,
-        limit_concurrency=AT_ONCE,
-        ws_max_size=MAX_MESSAGE,
-        timeout_graceful_shutdown=GRACE_SECONDS,
-    )
 
 
 def _close(courier: Courier, traces: tracing.Tracing | None, settings: Settings) -> None:

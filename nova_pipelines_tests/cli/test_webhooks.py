@@ -10,7 +10,8 @@ from nova_pipelines_tests.fixtures.webhooks import HookServer
 
 
 @pytest.fixture
-def private(monkeypatch: pytest.MonkeyPatch) -> None:
+def private(nova: Nova, monkeypatch: pytest.MonkeyPatch) -> None:
+    del nova  # it cleans the environment first
     monkeypatch.setenv("NOVA_WEBHOOK_PRIVATE", "true")
 
 

@@ -13,8 +13,7 @@ from sse_starlette import EventSourceResponse
 from nova_pipelines.adapters import logs
 from nova_pipelines.settings import load_settings
 from nova_pipelines.web import limits
-from nova_pipelines.web.limits import Limits
-from nova_pipelines.web.server import configuration
+from nova_pipelines.web.limits import Limits, configuration
 
 #: so that nobody waits for long
 limits.HEAD_SECONDS, limits.READ_SECONDS = 1.0, 1.5

@@ -25,7 +25,7 @@ class Server:
             [sys.executable, "-W", "ignore", "-m", "nova_pipelines_tests.web.served", str(self.port)],
             stderr=subprocess.PIPE,
         )
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 120
         while True:
             try:
                 socket.create_connection(("127.0.0.1", self.port), 1).close()
