@@ -11,7 +11,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from fastapi import HTTPException
 from prometheus_client.parser import text_string_to_metric_families
-from sqlalchemy import text, update
+from sqlalchemy import event, text, update
 
 from nova_pipelines.database.nova import Execution
 from nova_pipelines.database.numbers import read_numbers
@@ -179,7 +179,7 @@ def test_a_hundred_thousand_executions_are_counted_from_indexes(postgres_url: st
     with nova.session() as session:
         session.execute(text(FILL), {"workflow": ids[0], "version": ids[1], "count": 100_000})
     with nova.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
-        connection.execute(text("VACUUM (ANALYZE, FREEZE) executions"))
+        vacuum(connection)
         # whether it is worth it is a matter of what else is in the cache: that it can be used is ours
         connection.execute(text("SET enable_seqscan = off"))
         plan = "\n".join(
@@ -191,18 +191,52 @@ def test_a_hundred_thousand_executions_are_counted_from_indexes(postgres_url: st
             )
         )
     assert "Index Only Scan using ix_executions_created_at_status" in plan
-    options = {"now": datetime.now(UTC), "breaker": "e2b", "threshold": 5, "seconds": 300}
+    found: list[tuple[str, object]] = []
+    event.listen(
+        nova.engine, "before_cursor_execute", lambda _c, _k, statement, values, *_: found.append((statement, values))
+    )
     times = []
-    for _ in range(7):
-        began = time.perf_counter()
+    for _ in range(4):
+        found.clear()
+        began = time.thread_time()
         with nova.read() as session:
-            numbers = read_numbers(session, **options)
-        times.append(time.perf_counter() - began)
+            numbers = read_numbers(session, now=datetime.now(UTC), breaker="e2b", threshold=5, seconds=300)
+        times.append(time.thread_time() - began)
     assert sum(numbers.day.values()) > 40_000
     assert sum(numbers.queue.values()) == 500
-    # the best of some: other people's work on this machine is not what is measured
+    # what it costs, not how long it takes: a busy machine is not what is measured (the benchmark has the time)
     assert min(times) < 0.1, times
+    queries = [one for one in found if one[0].startswith("SELECT")]
+    assert len(queries) < 25
+    with nova.engine.connect() as connection:
+        pages = [read_pages(connection, *query) for query in queries]
+        table = connection.scalar(text("SELECT relpages FROM pg_class WHERE relname = 'executions'")) or 0
+    assert sum(pages) < table / 2, f"{pages} pages, and the whole table has {table}"
     nova.close()
+
+
+def vacuum(connection) -> None:
+    """As autovacuum has done it long before there are so many. What was just committed may be too young at first."""
+    share = text("SELECT relallvisible, relpages FROM pg_class WHERE relname = 'executions'")
+    deadline = time.monotonic() + 60
+    while True:
+        connection.execute(text("VACUUM (ANALYZE, FREEZE) executions"))
+        visible, pages = connection.execute(share).one()
+        if visible > pages * 0.9:
+            return
+        others = connection.execute(
+            text(
+                "SELECT pid, state, backend_xmin, left(query, 80) FROM pg_stat_activity WHERE backend_xmin IS NOT NULL"
+            )
+        ).all()
+        assert time.monotonic() < deadline, f"only {visible} of {pages} pages are vacuumed; others: {others}"
+        time.sleep(0.2)
+
+
+def read_pages(connection, statement: str, values: object) -> int:
+    """Pages that a query looks at, whether they were in memory or not."""
+    (plan,) = connection.exec_driver_sql(f"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) {statement}", values).scalar()
+    return plan["Plan"]["Shared Hit Blocks"] + plan["Plan"]["Shared Read Blocks"]
 
 
 def test_memory_stays_flat(tmp_path, monkeypatch: pytest.MonkeyPatch):

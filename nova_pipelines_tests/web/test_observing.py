@@ -214,8 +214,8 @@ def test_a_collector_gets_spans_of_requests_and_launches_without_queries(setting
     traced = settings.model_copy(update={"nova_otel_endpoint": f"http://127.0.0.1:{sink.port}"})
     assert tracing.wanted(traced)
     traces = tracing.Tracing(traced)
-    with operated(traced, more=("/work/{number}", work)) as (_, _, app), TestClient(traces.wrap(app)) as client:
-        assert client.get("/work/7?token=t0ken-in-a-url").status_code == 200
+    with operated(traced, more=("/jobs-of/{number}", work)) as (_, _, app), TestClient(traces.wrap(app)) as client:
+        assert client.get("/jobs-of/7?token=t0ken-in-a-url").status_code == 200
         client.get("/health/live")
         traces.close()
     assert sink.came.wait(5)
