@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Literal, Self
 
 from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import SettingsConfigDict
 from sqlalchemy import URL
 
 from nova_pipelines.domain.errors import ConfigurationError
@@ -29,11 +29,12 @@ from nova_pipelines.setting_values import (
     url_text,
     web_address,
 )
+from nova_pipelines.settings_operation import OperationSettings
 
 NEW_KEY_COMMAND = 'python -c "from cryptography.fernet import Fernet; print(Fernet.generate_key().decode())"'
 
 
-class Settings(BaseSettings):
+class Settings(OperationSettings):
     """The environment. Fields are named like their variables, in lower case; an empty value counts as unset.
 
     Secrets are `SecretStr`; what callers need in the clear comes from the properties.

@@ -20,6 +20,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from nova_pipelines.adapters.connections import client_context, connection_failure
+from nova_pipelines.adapters.targets import Connect
 from nova_pipelines.domain.errors import ConfigurationError, CredentialError, NovaError, PermanentError, TransientError
 
 SIGNATURE, DELIVERY = "X-Nova-Signature", "X-Nova-Delivery"
@@ -36,6 +37,10 @@ class WebhookConfig:
     secret: str | None = field(default=None, repr=False)
     ca_file: str | None = None
     seconds: float = 10.0
+    #: how to connect (targets.connect_public); None: to whatever the name leads to
+    connect: Connect | None = None
+    #: who set it, for remedies
+    setting: str = "NOVA_ALERT_WEBHOOK_URL"
 
     @property
     def where(self) -> str:
@@ -54,7 +59,14 @@ def sign(secret: str, moment: int, body: bytes) -> str:
     return f"t={moment},v1={digest}"
 
 
-def post(config: WebhookConfig, data: Mapping[str, Any], *, moment: int, delivery: str) -> int:
+def post(
+    config: WebhookConfig,
+    data: Mapping[str, Any],
+    *,
+    moment: int,
+    delivery: str,
+    headers: Mapping[str, str] | None = None,
+) -> int:
     """Posts `data` as JSON; returns the status (2xx). `delivery` names what is told, the same for each try.
 
     Raises TransientError (network, time, 5xx, 408, 429), CredentialError (401, 403), PermanentError (other answers,
@@ -62,16 +74,16 @@ def post(config: WebhookConfig, data: Mapping[str, Any], *, moment: int, deliver
     """
     parts = urlsplit(config.url)
     if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise ConfigurationError("the webhook's address is no http or https URL", remedy="set NOVA_ALERT_WEBHOOK_URL")
+        raise ConfigurationError("the webhook's address is no http or https URL", remedy=f"set {config.setting}")
     body = json.dumps(data, ensure_ascii=False).encode()
     if len(body) > MAX_BODY_BYTES:
         raise PermanentError(f"{config.where}: the body has {len(body)} bytes", remedy="this is unexpected: report it")
-    headers = {"Content-Type": "application/json", "User-Agent": "nova-pipelines", DELIVERY: delivery}
+    own = {"Content-Type": "application/json", "User-Agent": "nova-pipelines", DELIVERY: delivery, **(headers or {})}
     if config.secret:
-        headers[SIGNATURE] = sign(config.secret, moment, body)
+        own[SIGNATURE] = sign(config.secret, moment, body)
     path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
     with _connection(config, parts.scheme, parts.hostname) as connection:
-        connection.request("POST", path, body=body, headers=headers)
+        connection.request("POST", path, body=body, headers=own)
         with connection.getresponse() as answer:
             words = answer.read(MAX_ANSWER_BYTES).decode("utf-8", "replace")
     if 200 <= answer.status < 300:
@@ -89,6 +101,9 @@ def _connection(config: WebhookConfig, scheme: str, host: str) -> Iterator[http.
         )
     else:
         connection = http.client.HTTPConnection(host, config.port, timeout=config.seconds)
+    if config.connect is not None:
+        # where http.client itself keeps what connects, for tunnels and tests; TLS still checks the host's name
+        connection._create_connection = config.connect  # pyright: ignore[reportAttributeAccessIssue]
     over = threading.Event()
     watchdog = threading.Timer(config.seconds, _cut, (connection, over))
     watchdog.daemon = True
@@ -118,9 +133,9 @@ def _failure(config: WebhookConfig, host: str, error: Exception, late: bool) -> 
         failure = connection_failure(error, service="webhook", host=host, port=config.port, seconds=config.seconds)
         if isinstance(error, (ssl.SSLError, TimeoutError)):
             # the remedies there are about mail servers
-            return type(failure)(failure.message, remedy="check NOVA_ALERT_WEBHOOK_URL and the receiver's certificate")
+            return type(failure)(failure.message, remedy=f"check {config.setting} and the receiver's certificate")
         return failure
-    return TransientError(f"{config.where} gave an answer that is not HTTP", remedy="check NOVA_ALERT_WEBHOOK_URL")
+    return TransientError(f"{config.where} gave an answer that is not HTTP", remedy=f"check {config.setting}")
 
 
 def _refusal(config: WebhookConfig, status: int, words: str) -> NovaError:
@@ -129,7 +144,7 @@ def _refusal(config: WebhookConfig, status: int, words: str) -> NovaError:
     if 300 <= status < 400:
         return PermanentError(message, remedy="redirects are not followed: set the final address")
     if status in (401, 403):
-        return CredentialError(message, remedy="check NOVA_ALERT_WEBHOOK_SECRET and the address")
+        return CredentialError(message, remedy=f"check {config.setting} and the key of its signature")
     if status >= 500 or status in (408, 429):
         return TransientError(message, remedy="it is tried again later")
-    return PermanentError(message, remedy="check NOVA_ALERT_WEBHOOK_URL and what the receiver expects")
+    return PermanentError(message, remedy=f"check {config.setting} and what the receiver expects")

@@ -16,6 +16,8 @@ import sys
 import time
 from pathlib import Path
 
+from nova_pipelines.adapters import life_lock
+
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 #: seconds between "please end" and SIGKILL; and between looks at the parent where the kernel does not tell
 GRACE_SECONDS, LOOK_SECONDS = 5.0, 1.0
@@ -77,10 +79,15 @@ def main(arguments: list[str]) -> int:
 
 
 def _start(program: list[str]) -> int:
+    lock = _life_lock()
     child = os.fork()
     if child:
+        if lock is not None:
+            os.close(lock)  # the program alone holds it
         return child
     try:
+        if lock is not None:
+            os.set_inheritable(lock, True)
         signal.set_wakeup_fd(-1)
         for number in (*STOP_SIGNALS, signal.SIGCHLD):
             signal.signal(number, signal.SIG_DFL)
@@ -90,6 +97,16 @@ def _start(program: list[str]) -> int:
         sys.stderr.write(f"{program[0]} cannot be started: {error}\n")
     finally:
         os._exit(127)
+
+
+def _life_lock() -> int | None:
+    """What shows others that the program lives. It starts without, too: they look at its heartbeats then."""
+    path = os.environ.pop(life_lock.VARIABLE, "")
+    try:
+        return life_lock.take(Path(path)) if path else None
+    except OSError as error:
+        sys.stderr.write(f"{path} cannot be locked: {error}\n")
+        return None
 
 
 def _reap() -> dict[int, int]:

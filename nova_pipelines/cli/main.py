@@ -23,6 +23,7 @@ from nova_pipelines.cli import (
     up,
     users,
     watch,
+    webhooks,
     workflow,
 )
 from nova_pipelines.cli.errors import EXIT_CODES, NovaGroup
@@ -68,6 +69,7 @@ app.add_typer(chain.app, name="chain")
 app.add_typer(approvals.app, name="approvals")
 app.add_typer(invoices.app, name="invoices")
 app.add_typer(outbox.app, name="outbox")
+app.add_typer(webhooks.app, name="webhooks")
 app.add_typer(sandbox.app, name="sandbox")
 app.add_typer(keys.app, name="keys")
 app.add_typer(users.app, name="users")

@@ -8,10 +8,11 @@ from typing import Annotated
 import typer
 import yaml
 
+from nova_pipelines.adapters import life_lock
 from nova_pipelines.cli.dagster_home import prepare_dagster_home
 from nova_pipelines.cli.engine import MODULE
 from nova_pipelines.cli.session import open_nova
-from nova_pipelines.compiler.dagster_calls import LOCATION
+from nova_pipelines.compiler.dagster_calls import DAEMON_LOCK, LOCATION
 from nova_pipelines.database.failures import folder_failure
 from nova_pipelines.database.identities import refuse_exposure
 from nova_pipelines.settings import Settings, load_settings
@@ -76,6 +77,8 @@ def _become(program: str, *, host: str = "", port: int = 0, parent: int = 0) -> 
         # calls that are open when it is asked to end are not worth waiting for: the default is minutes
         "DAGSTER_GRPC_SHUTDOWN_GRACE_PERIOD": os.environ.get("DAGSTER_GRPC_SHUTDOWN_GRACE_PERIOD", "2"),
     }
+    if program == "daemon":
+        environment[life_lock.VARIABLE] = str(settings.nova_home / DAEMON_LOCK)
     keeper = [sys.executable, "-m", "nova_pipelines.cli.keeper", str(parent)]
     arguments = [*keeper, *command(program, settings, host=host, port=port)]
     sys.stdout.flush()

@@ -1,18 +1,17 @@
 """`nova watch`: keeps IDLE connections to all mailboxes that feed a workflow, and has a run started when mail comes."""
 
-import json
 import logging
 import os
 import signal
 import socket
-import sys
 import time
 import uuid
 from datetime import UTC, datetime
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
+from nova_pipelines.adapters import logs
 from nova_pipelines.cli.keeper import Signals
 from nova_pipelines.cli.live import dagster_url
 from nova_pipelines.cli.output import JsonFlag, emit, moment, say
@@ -26,7 +25,6 @@ log = logging.getLogger("nova.watch")
 #: seconds between looks whether something was changed, until everything is read again even if nothing seems to be,
 #: and until all connections are closed at the end
 LOOK_SECONDS, READ_SECONDS, STOP_SECONDS = 1.0, 60.0, 1.5
-_PLAIN = set(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 
 
 def watch(
@@ -43,7 +41,7 @@ def watch(
     if check:
         _check(settings, as_json)
         return
-    _log_to_stderr(settings)
+    logs.set_up(settings, logger="nova", form=settings.nova_log_format or "json")
     signals = Signals(signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
     try:
         Program(settings).run(signals)
@@ -190,30 +188,6 @@ class Program:
 
 def _time(seconds: float | None) -> datetime | None:
     return datetime.fromtimestamp(seconds, UTC) if seconds else None
-
-
-class JsonLines(logging.Formatter):
-    """A record as one line of JSON, with what was given as `extra`, as Dagster's own programs log."""
-
-    def format(self, record: logging.LogRecord) -> str:
-        line: dict[str, Any] = {
-            "timestamp": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
-            "level": record.levelname.lower(),
-            "event": record.getMessage(),
-        }
-        line |= {name: value for name, value in vars(record).items() if name not in _PLAIN}
-        if record.exc_info:
-            line["exception"] = self.formatException(record.exc_info)
-        return json.dumps(line, default=str)
-
-
-def _log_to_stderr(settings: Settings) -> None:
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(JsonLines())
-    logger = logging.getLogger("nova")
-    logger.handlers[:] = [handler]
-    logger.propagate = False
-    logger.setLevel(settings.log_level)
 
 
 def _token(settings: Settings) -> str | None:

@@ -16,6 +16,8 @@ from nova_pipelines.database.run_requests import Batch
 LOCATION = "nova"
 #: the name of the one repository of the code location
 REPOSITORY = "__repository__"
+#: the file in NOVA_HOME that the daemon holds locked for as long as it lives (adapters/life_lock.py)
+DAEMON_LOCK = "daemon.lock"
 #: a daemon gives a sign of life every 30 seconds
 SILENT_SECONDS = 120
 

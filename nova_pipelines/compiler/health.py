@@ -27,6 +27,7 @@ from nova_pipelines.database.nova import Client, Credential
 from nova_pipelines.database.outbox import asking, count_mails
 from nova_pipelines.database.session import Databases, require_file
 from nova_pipelines.database.types import utc_now
+from nova_pipelines.database.webhooks import list_webhooks, troubled
 from nova_pipelines.domain.errors import ConfigurationError, CredentialError, NeedsPerson, NovaError, TransientError
 from nova_pipelines.nodes.alert_channels import channels
 from nova_pipelines.nodes.alerts import Limits, current_troubles
@@ -99,13 +100,14 @@ def service_checks(settings: Settings, services: Services) -> list[Check]:
         Check("facturas database", lambda: _database(settings, databases, "facturas")),
         Check("secret key", lambda: _secret_key(services)),
         Check("document store", lambda: _store(settings)),
-        Check("disk", lambda: _disk(settings)),
+        Check("disk", lambda: check_disk(settings)),
         Check("sandbox", lambda: f"{services.backend().name}: " + "; ".join(services.backend().check())),
         *([Check("E2B breaker", lambda: _breaker(settings, databases))] if settings.sandbox == "e2b" else []),
         *_mail_checks(services),
         Check("outbox", lambda: _outbox(databases)),
         *_mailbox_checks(settings, services),
         Check("alerts", lambda: _alerts(settings, services)),
+        Check("webhooks", lambda: _webhooks(databases)),
         Check("workflows", lambda: _workflows(databases)),
     ]
 
@@ -146,8 +148,8 @@ def _store(settings: Settings) -> str:
     return f"{store.shown}, writable"
 
 
-def _disk(settings: Settings) -> str:
-    """Free space where NOVA_HOME, local documents and SQLite files lie."""
+def check_disk(settings: Settings) -> str:
+    """Free space where NOVA_HOME, local documents and SQLite files lie. Raises TransientError if it is little."""
     places = [settings.nova_home]
     if "://" not in settings.documents_url:
         places.append(Path(settings.documents_url))
@@ -261,6 +263,17 @@ def _alerts(settings: Settings, services: Services) -> str:
     if not found:
         return "nobody is told: set NOVA_ALERT_MAIL_TO or NOVA_ALERT_WEBHOOK_URL (docs/mailbox-health.md)"
     return f"told by {' and '.join(channel.name for channel in found)}, {count} open"
+
+
+def _webhooks(databases: Databases) -> str:
+    require_file(databases.nova)
+    with databases.nova.read() as session:
+        bad, count = troubled(session), len(list_webhooks(session))
+    if bad:
+        told = [f"{target} ({again} tried again, {lost} given up): {error}" for _, target, again, lost, error in bad]
+        remedy = "look at the receiver; what was given up is tried once more by `nova webhooks retry N`"
+        raise TransientError(f"not told: {'; '.join(told)}", remedy=remedy)
+    return f"{count} told when executions end" if count else "none"
 
 
 def _workflows(databases: Databases) -> str:

@@ -18,6 +18,8 @@ from nova_pipelines.database.nova import Execution, Message
 
 #: of so many executions that were completed last, the time since their mail arrived counts
 LAST_COMPLETED = 200
+#: and they are looked for among so many of the newest: most of the others may be of no mail
+LOOKED_AT = 5_000
 
 Key = tuple[int, str]  # credential, folder
 
@@ -141,10 +143,11 @@ def _quarantined(session: Session) -> dict[Key, int]:
 
 def _lags(session: Session) -> dict[Key, float]:
     """Place → seconds from arrival to the end of the work. Of one query, whatever the number of mailboxes."""
+    newest = session.scalar(select(func.max(Execution.id))) or 0
     query = (
         select(Message.credential_id, Message.folder, Message.received_at, Message.created_at, Execution.completed_at)
         .join(Message, Message.id == Execution.message_id)
-        .where(Execution.status == "completed", Execution.completed_at.is_not(None))
+        .where(Execution.status == "completed", Execution.completed_at.is_not(None), Execution.id > newest - LOOKED_AT)
         .order_by(Execution.id.desc())
         .limit(LAST_COMPLETED)
     )

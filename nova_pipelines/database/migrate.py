@@ -13,9 +13,11 @@ from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from alembic.util import CommandError
-from sqlalchemy import make_url
+from sqlalchemy import make_url, text
+from sqlalchemy.orm import Session
 
 from nova_pipelines.database import migrations
+from nova_pipelines.database.failures import MIGRATE
 from nova_pipelines.database.session import Database
 from nova_pipelines.domain.errors import ConfigurationError
 from nova_pipelines.settings import Settings
@@ -59,8 +61,7 @@ def pending(settings: Settings, names: Sequence[str] = NAMES) -> dict[str, list[
 
     Raises ConfigurationError for a database that is newer than this program.
     """
-    script = ScriptDirectory.from_config(alembic_config(settings))
-    known = [revision.revision for revision in script.walk_revisions()][::-1]
+    known = known_revisions(settings)
     missing: dict[str, list[str]] = {}
     for name, revision in current(settings, names).items():
         if revision is not None and revision not in known:
@@ -70,6 +71,20 @@ def pending(settings: Settings, names: Sequence[str] = NAMES) -> dict[str, list[
             )
         missing[name] = known[known.index(revision) + 1 :] if revision else known
     return missing
+
+
+def known_revisions(settings: Settings) -> list[str]:
+    """All revisions of this version of NOVA, oldest first."""
+    script = ScriptDirectory.from_config(alembic_config(settings))
+    return [revision.revision for revision in script.walk_revisions()][::-1]
+
+
+def require_migrated(session: Session, newest: str) -> None:
+    """Raises ConfigurationError where the database of this session is not at the revision `newest`."""
+    # not by Alembic: it makes a table object each time, which SQLAlchemy's cache of statements would keep
+    revision = session.scalar(text("SELECT max(version_num) FROM alembic_version"))
+    if revision != newest:
+        raise ConfigurationError(f"the database is at revision {revision}, not {newest}", remedy=MIGRATE)
 
 
 def _urls(settings: Settings) -> dict[str, str]:

@@ -32,6 +32,7 @@ from nova_pipelines.database.mailbox_tables import Alert, AlertNotice, MailboxSt
 from nova_pipelines.database.sandbox_tables import BreakerRow, SandboxGate, SandboxRow
 from nova_pipelines.database.types import CanonicalJSON, utc_now
 from nova_pipelines.database.watcher_tables import WatcherRow
+from nova_pipelines.database.webhook_tables import Webhook, WebhookDelivery
 
 # more tables of this database
 __all__ = [
@@ -53,6 +54,8 @@ __all__ = [
     "User",
     "WatcherRow",
     "WebSession",
+    "Webhook",
+    "WebhookDelivery",
 ]
 
 
@@ -269,8 +272,10 @@ class Execution(NovaBase):
         UniqueConstraint("workflow_id", "message_id", "document_ordinal"),
         Index("ix_executions_status", "status"),
         Index("ix_executions_run_id", "run_id"),
-        Index("ix_executions_created_at", "created_at"),
         Index("ix_executions_message_id", "message_id"),
+        # of the status too: executions of the last hour are counted by status from the index alone
+        Index("ix_executions_created_at_status", "created_at", "status"),
+        Index("ix_executions_completed_at", "completed_at"),
     )
 
     id: Mapped[int] = mapped_column(primary_key=True)

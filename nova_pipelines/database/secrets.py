@@ -20,7 +20,7 @@ from sqlalchemy import select, text
 from sqlalchemy.orm import Session
 
 from nova_pipelines.database import keyfile
-from nova_pipelines.database.nova import Credential
+from nova_pipelines.database.nova import Credential, Webhook
 from nova_pipelines.domain.chain import canonical_json
 from nova_pipelines.domain.errors import ConfigurationError, Conflict, CredentialError
 from nova_pipelines.settings import NEW_KEY_COMMAND, Settings
@@ -166,14 +166,17 @@ def rotate_keys(session: Session, settings: Settings) -> Rotation:
     """
     box = open_box(settings)
     credentials = _locked_credentials(session)
+    webhooks = _webhooks(session)
     for credential in credentials:
         open_credential(box, credential)
+    for webhook in webhooks:
+        box.decrypt(webhook.secret)
     if not settings.secret_keys:
         # the file first: a token under a key that is not yet on the disk could be lost
         path = key_path(settings)
         keyfile.replace(path, [new_key(), *keyfile.read_keys(path)])
-    for credential in credentials:
-        credential.secret = box.rotate(credential.secret)
+    for row in (*credentials, *webhooks):
+        row.secret = box.rotate(row.secret)
     session.flush()
     session.info[_ROTATED] = session.get_transaction()
     keys = settings.secret_keys or keyfile.read_keys(key_path(settings))
@@ -200,6 +203,13 @@ def drop_old_keys(session: Session, settings: Settings) -> int:
             raise CredentialError(
                 f"credential {credential.id} ({credential.label}) still needs an older key",
                 remedy="run `nova keys rotate` first",
+            ) from None
+    for webhook in _webhooks(session):
+        try:
+            newest.decrypt(webhook.secret)
+        except CredentialError:
+            raise CredentialError(
+                f"webhook {webhook.id} still needs an older key", remedy="run `nova keys rotate` first"
             ) from None
     if not settings.secret_keys:
         keyfile.replace(path, keys[:1])
@@ -231,3 +241,8 @@ def _locked_credentials(session: Session) -> Sequence[Credential]:
     lock_credentials(session, alone=True)
     query = select(Credential).order_by(Credential.id)
     return session.scalars(query, execution_options={"populate_existing": True}).all()
+
+
+def _webhooks(session: Session) -> Sequence[Webhook]:
+    """Their keys are encrypted by the same box, under the same lock."""
+    return session.scalars(select(Webhook).order_by(Webhook.id), execution_options={"populate_existing": True}).all()

@@ -35,7 +35,7 @@ _inherited: list[Pool] = []
 _making_file = threading.Lock()
 
 
-def open_engine(url: str, *, migrating: bool = False) -> Engine:
+def open_engine(url: str, *, migrating: bool = False, pooled: bool = True) -> Engine:
     """An engine for a SQLAlchemy URL of SQLite (a file) or PostgreSQL. Connects at first use only.
 
     `migrating`: no pool, and on SQLite no foreign keys, since a table is rebuilt by drop and rename.
@@ -46,13 +46,14 @@ def open_engine(url: str, *, migrating: bool = False) -> Engine:
         # the parameters of a failed statement are mails, invoices and tokens: not for logs
         "hide_parameters": True,
     }
-    if migrating:
+    pooled = pooled and not migrating
+    if not pooled:
         options["poolclass"] = NullPool
     if parsed.get_backend_name() == "sqlite":
         engine = create_engine(parsed, connect_args={"timeout": BUSY_SECONDS}, **options)
         _prepare_sqlite(engine, Path(str(parsed.database)), foreign_keys=not migrating)
     else:
-        if not migrating:
+        if pooled:
             options |= {"pool_pre_ping": True, "pool_size": 5, "max_overflow": 10}
         arguments = {"connect_timeout": CONNECT_SECONDS, "application_name": "nova"}
         own = {name: value for name, value in arguments.items() if name not in parsed.query}
@@ -141,8 +142,8 @@ if hasattr(os, "register_at_fork"):
 class Database:
     """One database: its engine and its two kinds of session. Errors come out as those of `domain.errors`."""
 
-    def __init__(self, url: str) -> None:
-        self.engine = open_engine(url)
+    def __init__(self, url: str, *, pooled: bool = True) -> None:
+        self.engine = open_engine(url, pooled=pooled)
         #: once reached, a failure to connect counts as passing
         self.was_reached = False
         self._writing = sessionmaker(self.engine, expire_on_commit=False)

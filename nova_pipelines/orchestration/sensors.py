@@ -28,6 +28,7 @@ from nova_pipelines.orchestration.loaded import Loaded
 from nova_pipelines.orchestration.mailbox_health import mailbox_health_sensor
 from nova_pipelines.orchestration.reaper import sandbox_reaper_sensor
 from nova_pipelines.orchestration.runs import ended_runs
+from nova_pipelines.orchestration.webhooks import webhook_sensor
 from nova_pipelines.orchestration.workers import fail_runs_without_worker
 from nova_pipelines.settings import Settings, load_settings
 
@@ -47,6 +48,7 @@ def build_sensors(loaded: Mapping[str, Loaded], settings: Settings) -> list[dg.S
     return [
         mailbox_sensor(loaded, settings),
         mailbox_health_sensor(_services, settings),
+        webhook_sensor(_services, settings),
         dead_run_sensor(dg.DagsterRunStatus.FAILURE, "failed_run_sensor"),
         dead_run_sensor(dg.DagsterRunStatus.CANCELED, "canceled_run_sensor"),
         *([sandbox_reaper_sensor(_services)] if settings.sandbox == "e2b" else []),

@@ -7,7 +7,7 @@ from importlib.metadata import version
 from fastapi import APIRouter, Depends, FastAPI, HTTPException
 from starlette.requests import Request
 
-from nova_pipelines.web import errors
+from nova_pipelines.web import errors, operation
 from nova_pipelines.web.access import PUBLIC, Authenticate
 from nova_pipelines.web.auth import installing
 from nova_pipelines.web.auth.authentication import Authentication
@@ -38,6 +38,7 @@ def create_app(context: WebContext, *, host: str = "127.0.0.1", authenticate: Au
     installing.install_auth(
         app, context, authenticate or Authentication(context.settings, context.services.databases.nova, host)
     )
+    operation.install(app, context)
     return app
 
 

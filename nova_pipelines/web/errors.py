@@ -52,6 +52,9 @@ def install(app: FastAPI) -> None:
         return problem(422, "the request is not valid", problems=problems)
 
     @app.exception_handler(Exception)
-    async def unexpected(_request: Request, error: Exception) -> JSONResponse:
+    async def unexpected(request: Request, error: Exception) -> JSONResponse:
         log.error("unexpected error", exc_info=error)
-        return problem(500, "an unexpected error; the log of the web service says more")
+        # Starlette answers these outside of all middleware
+        known = getattr(request.state, "request_id", None)
+        headers = {"X-Request-ID": known} if known else None
+        return problem(500, "an unexpected error; the log of the web service says more", headers=headers)

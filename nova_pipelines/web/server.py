@@ -1,26 +1,34 @@
-"""Serves the application with uvicorn."""
+"""Serves the application with uvicorn: its limits, its log, and an end within two seconds."""
 
 from __future__ import annotations
 
 import argparse
 import logging
+import os
+import signal
 import sys
+import threading
 from pathlib import Path
 
 import uvicorn
+from starlette.types import ASGIApp
 
+from nova_pipelines.adapters import logs
 from nova_pipelines.database.identities import OPEN_NOTICE, refuse_exposure
 from nova_pipelines.domain.errors import NovaError
+from nova_pipelines.nodes.webhooks import Courier
 from nova_pipelines.nodes.wiring import build_services
-from nova_pipelines.setting_values import split_list
 from nova_pipelines.settings import Settings, load_settings
-from nova_pipelines.web.app import create_app
+from nova_pipelines.web import sentry, tracing
+from nova_pipelines.web.app import VERSION, create_app
 from nova_pipelines.web.context import WebContext
 from nova_pipelines.web.dagster_ui import Dagster
+from nova_pipelines.web.limits import configuration
+
+#: seconds for everything that is to be done after the last request
+CLOSE_SECONDS = 0.7
 
 log = logging.getLogger("nova.web")
-#: seconds that requests get to end when the server is told to
-GRACE_SECONDS = 2
 
 
 def main() -> None:
@@ -38,22 +46,31 @@ def main() -> None:
 
 
 def _serve(settings: Settings, workspace: Path, host: str, port: int) -> None:
+    sentry.start(settings, logs.set_up(settings), VERSION)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        # uvicorn has its own while it serves, and raises the signal once more at its end: that one must not end us
+        signal.signal(number, lambda *_: None)
+    traces = tracing.Tracing(settings) if tracing.wanted(settings) else None
     services = build_services(settings)
     if refuse_exposure(services.databases.nova, settings, host):
         log.warning(OPEN_NOTICE)
-    proxies = split_list(settings.nova_trusted_proxies)
+    courier = Courier(services, settings)
     with Dagster(workspace) as dagster:
-        uvicorn.run(
-            create_app(WebContext(settings, services, dagster), host=host),
-            host=host,
-            port=port,
-            log_level=settings.log_level.lower(),
-            access_log=False,
-            server_header=False,
-            # uvicorn would believe every program of this machine
-            proxy_headers=bool(proxies),
-            forwarded_allow_ips=proxies,
-            timeout_graceful_shutdown=GRACE_SECONDS,
-        )
-    services.close()
-    services.databases.close()
+        app: ASGIApp = create_app(WebContext(settings, services, dagster), host=host)
+        courier.start()
+        server = uvicorn.Server(configuration(traces.wrap(app) if traces else app, settings, host, port))
+        server.run()
+        closing = threading.Thread(target=_close, args=(courier, traces, settings), daemon=True)
+        closing.start()
+        closing.join(CLOSE_SECONDS)
+        log.info("the web service ends")
+        logging.shutdown()
+        # threads that wait for a database that hangs would keep the process, and hold nothing that is to be saved
+        os._exit(0)
+
+
+def _close(courier: Courier, traces: tracing.Tracing | None, settings: Settings) -> None:
+    courier.stop(0.3)
+    if traces:
+        traces.close()
+    sentry.stop(settings)

@@ -15,6 +15,7 @@ from dagster_postgres import DagsterPostgresStorage
 from docker.models.containers import _create_container_args  # pyright: ignore[reportAttributeAccessIssue]
 
 from nova_pipelines.settings import Settings
+from nova_pipelines.settings_operation import OperationSettings
 from nova_pipelines_tests.deploy.compose import ROOT, env_example, load
 
 HERE = {"containers": ROOT / "deploy", "processes": ROOT / "deploy/process"}
@@ -26,6 +27,8 @@ NOT_FOR_RUNS |= {"NOVA_MAX_WAITING", "NOVA_WATCH_IDLE_SECONDS", "NOVA_WATCH_POLL
 NOT_FOR_RUNS |= {"NOVA_PUBLIC_URL", "NOVA_TRUSTED_PROXIES"}
 NOT_FOR_RUNS |= {name.upper() for name in Settings.model_fields if name.startswith(("nova_oidc_", "nova_session_"))}
 
+#: of the web service, the watcher and the sensors
+NOT_FOR_RUNS |= {name.upper() for name in OperationSettings.model_fields}
 #: alerts are the sensors' matter: no run needs to know their passwords
 NOT_FOR_RUNS |= {name.upper() for name in Settings.model_fields if name.startswith("nova_alert_")}
 

@@ -1,50 +1,24 @@
-"""Dagster in the web process: its UI and GraphQL as an ASGI application, and GraphQL for NOVA's own routes.
-
-All private parts of Dagster that the web service needs stand here. The version is pinned exactly (pyproject.toml).
-"""
+"""Dagster's own web server, which asks before it executes a GraphQL document and takes no malformed one."""
 
 from __future__ import annotations
 
 import json
 import re
 from asyncio import Task
-from contextlib import ExitStack, suppress
-from pathlib import Path
-from types import TracebackType
-from typing import Any, Protocol, Self
+from contextlib import suppress
+from typing import Any, Protocol
 
-import dagster as dg
 from dagster._core.workspace.context import WorkspaceProcessContext, WorkspaceRequestContext
-from dagster._core.workspace.load_target import WorkspaceFileTarget
-from dagster_graphql.schema import create_schema
-from dagster_webserver.version import __version__
 from dagster_webserver.webserver import DagsterWebserver
 from graphql import GraphQLFormattedError
-from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import HTTPConnection, Request
 from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
-from nova_pipelines.compiler.dagster_calls import (
-    LAUNCH,
-    LOCATION,
-    STATUS,
-    DagsterStatus,
-    launch_variables,
-    read_launch,
-    read_status,
-)
-from nova_pipelines.compiler.starting import Asked
-from nova_pipelines.database.run_requests import Batch
-from nova_pipelines.domain.errors import TransientError
 from nova_pipelines.web.access import Refusal
 from nova_pipelines.web.auth.graphql_rules import MAX_BYTES
 
-#: seconds after which a statement of the UI on Dagster's database is ended; as `dagster-webserver` has it
-STATEMENT_SECONDS = 15
-#: connections to Dagster's database are opened anew after so many seconds
-RECYCLE_SECONDS = 3600
 #: milliseconds between two looks of an open page
 POLL_MILLISECONDS = 2000
 
@@ -158,55 +132,3 @@ async def _wrong_body(request: Request) -> Refusal | None:
     if not isinstance(data.get("variables") or {}, dict) or not isinstance(data.get("operationName") or "", str):
         return Refusal(400, "variables must be an object, operationName a text")
     return None
-
-
-class Dagster:
-    """Dagster's instance and workspace of this process. Use it by `with`; it may be asked by several threads."""
-
-    def __init__(self, workspace: Path) -> None:
-        self._workspace = workspace
-        self._stack = ExitStack()
-
-    def __enter__(self) -> Self:
-        self.instance = self._stack.enter_context(dg.DagsterInstance.get())
-        self.instance.optimize_for_webserver(STATEMENT_SECONDS * 1000, RECYCLE_SECONDS, 20)
-        target = WorkspaceFileTarget(paths=[str(self._workspace)])
-        self.process = self._stack.enter_context(
-            WorkspaceProcessContext(self.instance, workspace_load_target=target, version=__version__)
-        )
-        self._schema = create_schema()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._stack.close()
-
-    def asgi(self, guard: Guard) -> Starlette:
-        """The UI, GraphQL over http and websocket, and the other routes of `dagster-webserver`."""
-        return GuardedWebserver(self.process, guard).create_asgi_app()
-
-    def graphql(self, query: str, variables: dict[str, Any] | None = None) -> dict[str, Any]:
-        """The data of a GraphQL answer. Blocks. Raises TransientError where Dagster could not answer."""
-        with self.process.create_request_context() as context:
-            result = self._schema.execute(query, variables=variables, context=context)
-        if result.errors or result.data is None:
-            reasons = "; ".join(error.message for error in result.errors or [])
-            raise TransientError(f"Dagster could not answer: {reasons[:500]}", remedy="look into its log, try again")
-        return result.data
-
-    def launch(self, job_name: str, start: str, batch: Batch) -> Asked:
-        """Asks for the run of a batch. Never raises for what Dagster says or does."""
-        try:
-            return read_launch(self.graphql(LAUNCH, launch_variables(job_name, start, batch)))
-        except TransientError as error:
-            return Asked("unknown", str(error))
-
-    def status(self) -> DagsterStatus:
-        """Of code location and daemons. Raises TransientError."""
-        return read_status(self.graphql(STATUS))
-
-    def reload(self) -> str | None:
-        """Has the code server read the stored workflows again. Blocks for seconds. None: done; else why not."""
-        self.process.reload_code_location(LOCATION)
-        return self.status().location_error
