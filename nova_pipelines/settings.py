@@ -115,8 +115,8 @@ class Settings(OperationSettings):
     #: sessions of people in a browser: they end after so long without a request, and after so long anyway
     nova_session_idle_minutes: float = Field(120, ge=1, le=10_080)
     nova_session_hours: float = Field(12, gt=0, le=720)
-    #: where browsers find NOVA (`https://nova.example.com`): for links in mails (None: the address of `nova up`, or this
-    #: machine's port) and for the OpenID provider (None: as they ask)
+    #: where browsers find NOVA (`https://nova.example.com`): for links in mails (None: the address of `nova up`, or
+    #: this machine's port) and for the OpenID provider (None: as they ask)
     nova_public_url: str | None = None
     #: addresses or networks of proxies (comma-separated) whose X-Forwarded-For and -Proto are believed
     nova_trusted_proxies: str | None = None

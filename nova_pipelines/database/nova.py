@@ -38,8 +38,8 @@ from nova_pipelines.database.webhook_tables import Webhook, WebhookDelivery
 __all__ = [
     "Alert",
     "AlertNotice",
-    "Approval",
     "ApiKey",
+    "Approval",
     "AuditEntry",
     "BreakerRow",
     "LoginAttempts",

@@ -13,6 +13,7 @@ import uvicorn
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from nova_pipelines.setting_values import split_list
 from nova_pipelines.settings import Settings
 from nova_pipelines.web.errors import problem
 

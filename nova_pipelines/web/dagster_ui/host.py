@@ -1,4 +1,4 @@
-"""Dagster's instance and workspace in the web process: what the UI is served from, and GraphQL for NOVA's own routes."""
+"""Dagster's instance and workspace in the web process: what serves the UI, and GraphQL for NOVA's own routes."""
 
 from __future__ import annotations
 
