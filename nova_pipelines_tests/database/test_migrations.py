@@ -20,7 +20,7 @@ from nova_pipelines_tests.fixtures.postgres import fresh_database, settings_for,
 
 ROOT = Path(__file__).parents[2]
 METADATA = (NovaBase.metadata, FacturasBase.metadata)
-REVISIONS = ["0001", "0002", "0003", "0004", "0005", "0006", "0007", "0008", "0009"]
+REVISIONS = ["0001", "0002", "0003", "0004", "0005", "0006", "0007", "0008", "0009", "0011"]
 HEAD = REVISIONS[-1]
 
 
