@@ -16,6 +16,8 @@ from nova_pipelines.database.run_requests import Batch
 LOCATION = "nova"
 #: the name of the one repository of the code location
 REPOSITORY = "__repository__"
+#: the revision of the catalog that a code location has loaded: in its reconstruction metadata and its repository's
+STATE_KEY = "nova/catalog_revision"
 #: a daemon gives a sign of life every 30 seconds
 SILENT_SECONDS = 120
 
@@ -37,6 +39,11 @@ LAUNCH = """mutation NovaLaunch($params: ExecutionParams!) {
     ... on LaunchRunSuccess { run { runId } }
     ... on Error { message }
     ... on RunConfigValidationInvalid { errors { message } } }
+}"""
+
+TERMINATE = """mutation NovaTerminate($run: String!) {
+  terminateRun(runId: $run, terminatePolicy: SAFE_TERMINATE) { __typename ... on Error { message }
+    ... on TerminateRunFailure { message } ... on RunNotFoundError { message } ... on PythonError { message } }
 }"""
 
 STATUS = """query NovaStatus {

@@ -23,13 +23,16 @@ from starlette.requests import HTTPConnection
 from nova_pipelines.compiler.dagster_calls import (
     LAUNCH,
     LOCATION,
+    STATE_KEY,
     STATUS,
+    TERMINATE,
     DagsterStatus,
     launch_variables,
     read_launch,
     read_status,
 )
 from nova_pipelines.compiler.starting import Asked
+from nova_pipelines.compiler.tags import RUN_KEY
 from nova_pipelines.database.run_requests import Batch
 from nova_pipelines.domain.errors import TransientError
 
@@ -94,3 +97,33 @@ class Dagster:
         """Has the code server read the stored workflows again. Blocks for seconds. None: done; else why not."""
         self.process.reload_code_location(LOCATION)
         return self.status().location_error
+
+    def loaded_revision(self) -> int | None:
+        """The revision of the catalog whose versions are live; None: no code location is loaded. Does not block."""
+        location = self.process.get_current_workspace().code_location_entries.get(LOCATION)
+        if location is None or location.code_location is None:
+            return None
+        for repository in location.code_location.get_repositories().values():
+            found = (repository.repository_snap.metadata or {}).get(STATE_KEY)
+            if found is not None:
+                return int(str(found.value))
+        return None
+
+    def end_run(self, run: str) -> str | None:
+        """Ends the run with this id, or the one that was asked for under this key. None: it ends; else why not."""
+        run_id = self._run_id(run)
+        if run_id is None:
+            return "there is no such run yet"
+        try:
+            answer: dict[str, Any] = self.graphql(TERMINATE, {"run": run_id})["terminateRun"]
+        except TransientError as error:
+            return str(error)
+        if answer["__typename"] == "TerminateRunSuccess":
+            return None
+        return str(answer.get("message") or answer["__typename"])
+
+    def _run_id(self, run: str) -> str | None:
+        if self.instance.get_run_by_id(run) is not None:
+            return run
+        records = self.instance.get_run_records(dg.RunsFilter(tags={RUN_KEY: run}), limit=1)
+        return records[0].dagster_run.run_id if records else None
