@@ -6,22 +6,28 @@ from importlib.metadata import version
 
 from fastapi import APIRouter, Depends, FastAPI, HTTPException
 from starlette.requests import Request
+from starlette.routing import Match
 
 from nova_pipelines.web import errors
 from nova_pipelines.web.access import PUBLIC
+from nova_pipelines.web.background import Background
 from nova_pipelines.web.context import WebContext
+from nova_pipelines.web.limits import BodyLimit
 from nova_pipelines.web.routes import ROUTERS
+from nova_pipelines.web.totals import Totals
 
 VERSION = version("nova-pipelines")
 DESCRIPTION = "Workflows, executions and their chain of work. The Dagster UI is on the same port."
 #: first parts of paths that are NOVA's alone: what is unknown below them is 404, not Dagster's page
-PREFIXES = ("clients", "workflows", "tasks", "executions", "health", "metrics")
+PREFIXES = ("clients", "workflows", "tasks", "executions", "health", "metrics", "invoices", "mailboxes")
 
 
 def create_app(context: WebContext) -> FastAPI:
     """The whole ASGI application. `context.dagster` must be open as long as it serves."""
-    app = FastAPI(title="NOVA", version=VERSION, description=DESCRIPTION)
-    app.state.context = context
+    background = Background(context)
+    app = FastAPI(title="NOVA", version=VERSION, description=DESCRIPTION, lifespan=background.lifespan)
+    app.state.context, app.state.background, app.state.totals = context, background, Totals()
+    app.add_middleware(BodyLimit)
     errors.install(app)
     for router in ROUTERS:
         app.include_router(router)
@@ -35,9 +41,18 @@ def _unknown() -> APIRouter:
     router = APIRouter(include_in_schema=False, dependencies=[Depends(PUBLIC)])
 
     def unknown(request: Request) -> None:
+        if allowed := _methods(request):
+            raise HTTPException(405, f"{request.url.path} knows {allowed}", headers={"Allow": allowed})
         raise HTTPException(404, f"there is no {request.url.path} here; /docs lists what there is")
 
     for prefix in PREFIXES:
         for path in (f"/{prefix}", f"/{prefix}/{{rest:path}}"):
             router.add_api_route(path, unknown, methods=["GET", "POST", "PUT", "PATCH", "DELETE"])
     return router
+
+
+def _methods(request: Request) -> str:
+    """The methods of what this path is, for one that is known with others only."""
+    routes = [route for router in ROUTERS for route in router.routes]
+    found = [route for route in routes if route.matches(request.scope)[0] is Match.PARTIAL]
+    return ", ".join(sorted({method for route in found for method in getattr(route, "methods", ())}))

@@ -59,13 +59,17 @@ class Watch(threading.Thread):
         self._followers: dict[Follower, str] = {}
         self._stopping = False
 
+    def has_room(self, who: str) -> bool:
+        """Whether this principal may follow another execution now."""
+        mine = sum(1 for other in list(self._followers.values()) if other == who)
+        return len(self._followers) < MAX_FOLLOWERS and mine < MAX_EACH
+
     @contextmanager
     def follow(self, execution_id: int, who: str) -> Iterator[Follower]:
         """To be entered in a coroutine. Raises TooMany."""
         follower = Follower(execution_id)
         with self._changed:
-            mine = sum(1 for other in self._followers.values() if other == who)
-            if len(self._followers) >= MAX_FOLLOWERS or mine >= MAX_EACH:
+            if not self.has_room(who):
                 raise TooMany
             self._followers[follower] = who
             self._changed.notify()
