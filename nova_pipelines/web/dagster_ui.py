@@ -5,6 +5,7 @@ All private parts of Dagster that the web service needs stand here. The version 
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
@@ -74,9 +75,10 @@ class Dagster:
         return DagsterWebserver(self.process, live_data_poll_rate=POLL_MILLISECONDS).create_asgi_app()
 
     def graphql(self, query: str, variables: dict[str, Any] | None = None) -> dict[str, Any]:
-        """The data of a GraphQL answer. Blocks. Raises TransientError where Dagster could not answer."""
+        """The data of a GraphQL answer. Blocks; not for a thread with an event loop, since some of Dagster's
+        resolvers are coroutines. Raises TransientError where Dagster could not answer."""
         with self.process.create_request_context() as context:
-            result = self._schema.execute(query, variables=variables, context=context)
+            result = asyncio.run(self._schema.execute_async(query, variables=variables, context=context))
         if result.errors or result.data is None:
             reasons = "; ".join(error.message for error in result.errors or [])
             raise TransientError(f"Dagster could not answer: {reasons[:500]}", remedy="look into its log, try again")

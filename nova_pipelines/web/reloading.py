@@ -18,8 +18,8 @@ from nova_pipelines.domain.errors import NovaError
 
 log = logging.getLogger("nova.web.reload")
 
-#: seconds without another version before the reload begins; and so long at most
-QUIET, LONGEST = 0.2, 2.0
+#: seconds without another version before a reload begins; and so long at most
+QUIET, LONGEST = 0.1, 1.0
 #: seconds between looks at the catalog, for versions that others stored (`nova workflow load`, another web service);
 #: and so long they get to have them loaded themselves
 LOOK, PATIENCE = 2.0, 10.0

@@ -7,8 +7,11 @@ from pathlib import Path
 
 import uvicorn
 
+from starlette.types import ASGIApp, Receive, Scope, Send
+
 from nova_pipelines.nodes.wiring import build_services
 from nova_pipelines.settings import load_settings
+from nova_pipelines.web.access import Principal
 from nova_pipelines.web.app import create_app
 from nova_pipelines.web.context import WebContext
 from nova_pipelines.web.dagster_ui import Dagster
@@ -28,7 +31,7 @@ def main() -> None:
     services = build_services(settings)
     with Dagster(given.workspace) as dagster:
         uvicorn.run(
-            create_app(WebContext(settings, services, dagster)),
+            _open(create_app(WebContext(settings, services, dagster)), given.host),
             host=given.host,
             port=given.port,
             log_level=settings.log_level.lower(),
@@ -38,3 +41,14 @@ def main() -> None:
         )
     services.close()
     services.databases.close()
+
+
+def _open(app: ASGIApp, host: str) -> ASGIApp:
+    """On loopback whoever asks may do everything. The authentication takes this place."""
+
+    async def gate(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] in ("http", "websocket") and host in ("127.0.0.1", "::1", "localhost"):
+            scope.setdefault("state", {}).setdefault("principal", Principal("open", "admin", "open"))
+        await app(scope, receive, send)
+
+    return gate

@@ -119,16 +119,24 @@ def open_web(settings: Settings, home: Path) -> Iterator[Web]:
     services.databases.close()
 
 
+@pytest.fixture(scope="session")
+def dagster_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One instance for all tests: to make its databases takes seconds."""
+    return tmp_path_factory.mktemp("dagster")
+
+
 @pytest.fixture
-def web(database_settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Web]:
+def web(
+    database_settings: Settings, dagster_home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Web]:
     """On SQLite and on PostgreSQL."""
-    monkeypatch.setenv("DAGSTER_HOME", str(tmp_path))
+    monkeypatch.setenv("DAGSTER_HOME", str(dagster_home))
     with open_web(database_settings, tmp_path) as made:
         yield made
 
 
 @pytest.fixture(scope="module")
-def shared_web(sqlite_template: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Web]:
+def shared_web(sqlite_template: Path, dagster_home: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Web]:
     """On SQLite, one for all tests of a module."""
     home = tmp_path_factory.mktemp("web")
     with pytest.MonkeyPatch.context() as monkeypatch:
@@ -136,7 +144,7 @@ def shared_web(sqlite_template: Path, tmp_path_factory: pytest.TempPathFactory) 
         for name in ("nova", "facturas"):
             shutil.copyfile(sqlite_template / f"{name}.db", home / f"{name}.db")
         monkeypatch.setenv("NOVA_HOME", str(home))
-        monkeypatch.setenv("DAGSTER_HOME", str(home))
+        monkeypatch.setenv("DAGSTER_HOME", str(dagster_home))
         monkeypatch.setenv("DATABASE_URL", sqlite_url(home / "nova.db"))
         monkeypatch.setenv("FACTURAS_DATABASE_URL", sqlite_url(home / "facturas.db"))
         with open_web(load_settings(), home) as made:
