@@ -1,7 +1,7 @@
 """Makes stored versions live: has the code server read them again, soon after they came and not once for each.
 
-One thread. A reload starts a new process of the code server and costs some CPU seconds, so what comes within a short
-time is read together, and two reloads have a pause between them that is as long as the first one took.
+One thread. A reload builds the jobs of all workflows, so what comes within a short time is read together, and two
+reloads have a pause between them that is as long as the first one took.
 """
 
 from __future__ import annotations
@@ -108,8 +108,13 @@ class Reloader(threading.Thread):
         return now - self._behind_since >= PATIENCE and now >= self._not_before
 
     def _reload(self) -> None:
+        with self._nova.read() as session:
+            newest = catalog_revision(session)
         began = time.monotonic()
         reason = self._location.reload()
+        if reason is None and not self.is_live(newest):
+            # it keeps what it has where it cannot load the new: its log says why
+            reason = f"the code server is still at revision {self._location.loaded_revision()}, {newest} is stored"
         took = time.monotonic() - began
         self.reloads += 1
         self._behind_since = None

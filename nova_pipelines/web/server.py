@@ -6,7 +6,6 @@ import argparse
 from pathlib import Path
 
 import uvicorn
-
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from nova_pipelines.nodes.wiring import build_services
