@@ -96,7 +96,9 @@ class Dagster:
         return read_status(self.graphql(STATUS))
 
     def reload(self) -> str | None:
-        """Has the code server read the stored workflows again. Blocks for seconds. None: done; else why not."""
+        """Has the code server read the stored workflows again. Blocks for a second or so. None: done; else why not."""
+        if LOCATION not in self.process.get_current_workspace().code_location_entries:
+            return f"the workspace names no code location {LOCATION!r}"
         self.process.reload_code_location(LOCATION)
         return self.status().location_error
 
