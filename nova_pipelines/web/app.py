@@ -8,7 +8,7 @@ from fastapi import APIRouter, Depends, FastAPI, HTTPException
 from starlette.requests import Request
 from starlette.routing import Match
 
-from nova_pipelines.web import errors
+from nova_pipelines.web import errors, openapi
 from nova_pipelines.web.access import PUBLIC
 from nova_pipelines.web.background import Background
 from nova_pipelines.web.context import WebContext
@@ -21,6 +21,9 @@ DESCRIPTION = "Workflows, executions and their chain of work. The Dagster UI is 
 #: first parts of paths that are NOVA's alone: what is unknown below them is 404, not Dagster's page
 PREFIXES = ("clients", "workflows", "tasks", "executions", "health", "metrics", "invoices", "mailboxes")
 
+#: all that a request may name: what a path does not know is 405, and never Dagster's page
+METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE"]
+
 
 def create_app(context: WebContext) -> FastAPI:
     """The whole ASGI application. `context.dagster` must be open as long as it serves."""
@@ -32,6 +35,7 @@ def create_app(context: WebContext) -> FastAPI:
     for router in ROUTERS:
         app.include_router(router)
     app.include_router(_unknown())
+    openapi.install(app)
     app.mount("/", context.dagster.asgi())
     return app
 
@@ -47,7 +51,7 @@ def _unknown() -> APIRouter:
 
     for prefix in PREFIXES:
         for path in (f"/{prefix}", f"/{prefix}/{{rest:path}}"):
-            router.add_api_route(path, unknown, methods=["GET", "POST", "PUT", "PATCH", "DELETE"])
+            router.add_api_route(path, unknown, methods=METHODS)
     return router
 
 

@@ -13,7 +13,7 @@ from nova_pipelines.compiler.publishing import Prepared, Published, newest_versi
 from nova_pipelines.database.nova import Workflow, WorkflowVersion
 from nova_pipelines.database.workflows import deactivate, find_workflow
 from nova_pipelines.domain.errors import DefinitionError, NotFound, Problem
-from nova_pipelines.nodes.registry import definition_schema
+from nova_pipelines.web import openapi
 from nova_pipelines.web.access import ADMIN_OF_ALL, OPERATOR_OF_ALL, VIEWER_OF_ALL
 from nova_pipelines.web.answers import TOTAL, PageDep, as_json, as_list, refusals
 from nova_pipelines.web.background import Background, background_of
@@ -26,12 +26,12 @@ router = APIRouter(prefix="/workflows", tags=["workflows"])
 Context = Annotated[WebContext, Depends(context_of)]
 Threads = Annotated[Background, Depends(background_of)]
 WorkflowId = Annotated[int, Path(description="Number of a workflow")]
-_TEXT = {"schema": {"type": "string", "format": "binary"}}
+_TEXT = {"schema": {"type": "string"}}
 DEFINITION: dict[str, Any] = {
     "requestBody": {
         "required": True,
         "description": "A definition as JSON or YAML, whatever the content type says",
-        "content": {"application/json": {"schema": definition_schema()}, "application/yaml": _TEXT},
+        "content": {"application/json": {"schema": {"$ref": openapi.DEFINITION}}, "application/yaml": _TEXT},
     }
 }
 

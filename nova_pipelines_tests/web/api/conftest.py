@@ -8,7 +8,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -74,6 +74,7 @@ class Web:
     services: Services
     dagster: Dagster
     client: httpx.Client
+    others: list[httpx.Client] = field(default_factory=list)
 
     def __getattr__(self, name: str) -> Any:  # web.get, web.post …
         return getattr(self.client, name)
@@ -85,7 +86,9 @@ class Web:
         return self.somebody(name)
 
     def somebody(self, name: str) -> httpx.Client:
-        return httpx.Client(base_url=self.client.base_url, headers={"x-as": name}, timeout=60)
+        made = httpx.Client(base_url=self.client.base_url, headers={"x-as": name}, timeout=60)
+        self.others.append(made)
+        return made
 
     def workflow(self, name: str = "Double It", factor: int = 2) -> dict[str, Any]:
         answer = self.client.post("/workflows", content=arithmetic(name, factor))
@@ -114,7 +117,10 @@ def open_web(settings: Settings, home: Path) -> Iterator[Web]:
         app = create_app(WebContext(settings, services, dagster))
         gate = As(app)
         with serving(gate) as url, httpx.Client(base_url=url, timeout=60) as client:
-            yield Web(app, gate, settings, services, dagster, client)
+            web = Web(app, gate, settings, services, dagster, client)
+            yield web
+            for other in web.others:
+                other.close()
     services.close()
     services.databases.close()
 
