@@ -83,7 +83,8 @@ def invoice_filter(*, clients: Collection[str] | None = None, status: str | None
 
 def page_of_invoices(session: Session, wanted: ColumnElement[bool], *, skip: int, limit: int) -> list[RowMapping]:
     """The newest first, without their documents and texts."""
-    query = select(*_INVOICE).where(wanted).order_by(Invoice.id.desc()).offset(skip).limit(limit)
+    numbers = select(Invoice.id).where(wanted).order_by(Invoice.id.desc()).offset(skip).limit(limit).subquery()
+    query = select(*_INVOICE).join(numbers, numbers.c.id == Invoice.id).order_by(Invoice.id.desc())
     return [row._mapping for row in session.execute(query)]
 
 

@@ -43,7 +43,7 @@ class Rule:
     role: Role | None
     all_clients: bool = False
 
-    def __call__(self, request: Request) -> Principal | None:
+    async def __call__(self, request: Request) -> Principal | None:
         principal = principal_of(request)
         if self.role is None:
             return principal

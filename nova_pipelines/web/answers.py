@@ -42,7 +42,7 @@ class Page:
         self.skip, self.limit = skip, limit
 
 
-def _page(
+async def _page(
     skip: Annotated[int, Query(ge=0, le=MAX_SKIP, description="Rows that are left out")] = 0,
     limit: Annotated[int, Query(ge=1, le=MAX_LIMIT, description="Rows at most")] = 50,
 ) -> Page:

@@ -39,6 +39,6 @@ class Background:
                 thread.stop()
 
 
-def background_of(request: Request) -> Background:
+async def background_of(request: Request) -> Background:
     """For `Depends`: the threads of the application that answers this request."""
     return request.app.state.background

@@ -16,7 +16,7 @@ from nova_pipelines.domain.errors import NotFound
 from nova_pipelines.web.access import Principal, principal_of
 
 
-def _known(request: Request) -> Principal:
+async def _known(request: Request) -> Principal:
     principal = principal_of(request)
     if principal is None:  # the rule of the route has refused it before
         raise RuntimeError("this route has no rule that asks who it is")
