@@ -30,13 +30,16 @@ ROOT = Path(__file__).parents[1]
 
 
 @contextmanager
-def bench_home() -> Iterator[Services]:
-    """A migrated NOVA_HOME (and DAGSTER_HOME) for this process and its children, gone afterwards."""
+def bench_home(nova_url: str | None = None, facturas_url: str | None = None) -> Iterator[Services]:
+    """A migrated NOVA_HOME (and DAGSTER_HOME) for this process and its children, gone afterwards; with databases of
+    its own, unless others are named."""
     with tempfile.TemporaryDirectory(prefix="nova-bench-") as folder:
         home = Path(folder)
         for name in ("DATABASE_URL", "FACTURAS_DATABASE_URL", "E2B_API_KEY", "NOVA_SECRET_KEY"):
             os.environ.pop(name, None)
         os.environ |= {"NOVA_HOME": str(home), "DAGSTER_HOME": str(home / "dagster"), "NOVA_MAX_BATCH": "200"}
+        if nova_url and facturas_url:
+            os.environ |= {"DATABASE_URL": nova_url, "FACTURAS_DATABASE_URL": facturas_url}
         (home / "dagster").mkdir()
         (home / "dagster" / "dagster.yaml").write_text((ROOT / "nova_pipelines" / "cli" / "dagster.yaml").read_text())
         settings = load_settings()

@@ -5,6 +5,7 @@ import dagster as dg
 from nova_pipelines.database.session import open_databases, require_file
 from nova_pipelines.orchestration.assets import ASSETS, SENSORS
 from nova_pipelines.orchestration.checks import CHECKS
+from nova_pipelines.orchestration.live_reload import reload_in_place
 from nova_pipelines.orchestration.repository import nova_repository
 from nova_pipelines.orchestration.warm_workers import warm_run_workers
 from nova_pipelines.settings import load_settings
@@ -18,4 +19,5 @@ def _repository() -> dg.RepositoryDefinition:
 
 
 warm_run_workers()
+reload_in_place(__name__)
 nova = _repository()

@@ -7,6 +7,7 @@ import typer
 from nova_pipelines.cli.credentials import app as credentials_app
 from nova_pipelines.cli.output import JsonFlag, emit, moment, pairs, say, table
 from nova_pipelines.cli.session import open_nova
+from nova_pipelines.database.credential_records import describe_client
 from nova_pipelines.domain.errors import ConfigurationError
 
 app = typer.Typer(help="Clients: whose mailboxes are read and whose invoices are stored.", no_args_is_help=True)
@@ -50,7 +51,7 @@ def add(
             allow_network=bool(allow_network),
         )
         session.flush()
-        shown = describe(client)
+        shown = describe_client(client)
     if as_json:
         emit(shown)
         return
@@ -66,7 +67,7 @@ def list_clients(as_json: JsonFlag = False) -> None:
     from nova_pipelines.database.nova import Client
 
     with open_nova() as nova, nova.read() as session:
-        clients = [describe(client) for client in session.scalars(select(Client).order_by(Client.slug))]
+        clients = [describe_client(client) for client in session.scalars(select(Client).order_by(Client.slug))]
     if as_json:
         emit(clients)
         return
@@ -94,7 +95,7 @@ def show(slug: Slug, as_json: JsonFlag = False) -> None:
     from nova_pipelines.database.clients import find_client
 
     with open_nova() as nova, nova.read() as session:
-        client = describe(find_client(session, slug))
+        client = describe_client(find_client(session, slug))
     if as_json:
         emit(client)
         return
@@ -153,7 +154,7 @@ def update(
     if not changes:
         raise ConfigurationError("nothing to change was given", remedy="see `nova client update --help`")
     with open_nova() as nova, nova.session() as session:
-        client = describe(update_client(session, find_client(session, slug), **changes))
+        client = describe_client(update_client(session, find_client(session, slug), **changes))
     if as_json:
         emit(client)
     else:
@@ -174,17 +175,6 @@ def remove(slug: Slug, as_json: JsonFlag = False) -> None:
         say(f"client {shown} deleted")
     else:
         say(f"client {shown} made inactive: its executions and mails stay")
-
-
-def describe(client: Any) -> dict[str, Any]:
-    """A client as plain data. No secrets."""
-    names = ("id", "name", "slug", "email", "is_active", "sender_whitelist", "expose_credentials", "allow_network")
-    shown = {name: getattr(client, name) for name in names}
-    of_credential = ("id", "kind", "label", "is_primary", "settings", "last_success_at", "last_error")
-    shown["credentials"] = [
-        {name: getattr(credential, name) for name in of_credential} for credential in client.credentials
-    ]
-    return shown | {"created_at": client.created_at, "updated_at": client.updated_at}
 
 
 def _yes(value: bool) -> str:

@@ -1,6 +1,7 @@
 """`nova client credentials …`: mailboxes and databases of clients. A password is never an argument."""
 
 import os
+import re
 import sys
 from enum import StrEnum
 from typing import Annotated, Any
@@ -10,7 +11,8 @@ import typer
 from nova_pipelines.cli import oauth_login
 from nova_pipelines.cli.output import JsonFlag, emit, say
 from nova_pipelines.cli.session import open_nova
-from nova_pipelines.domain.errors import ConfigurationError, Conflict, NotFound
+from nova_pipelines.database.credential_records import find_credential, remove_credential, with_defaults
+from nova_pipelines.domain.errors import ConfigurationError, PermanentError
 from nova_pipelines.settings import Settings, load_settings
 
 app = typer.Typer(help="Mailboxes and databases of a client.", no_args_is_help=True)
@@ -171,24 +173,10 @@ def _store(
 @app.command()
 def remove(slug: SlugArgument, kind: KindArgument, label: LabelOption = "default", as_json: JsonFlag = False) -> None:
     """Remove a credential of a client. A mailbox whose mails are in the ledger stays."""
-    from sqlalchemy import exists, select
-
     from nova_pipelines.database.clients import find_client
-    from nova_pipelines.database.nova import Message
 
     with open_nova() as nova, nova.session() as session:
-        client = find_client(session, slug)
-        credential = _known(client, kind, label)
-        if credential is None:
-            raise NotFound(f"client {slug!r} has no {kind.value} credential {label!r}", remedy=_have(client))
-        if session.scalar(select(exists().where(Message.credential_id == credential.id))):
-            remedy = f"set the client inactive: nova client update {slug} --inactive"
-            raise Conflict(f"mails were read with {label!r}, and their history refers to it", remedy=remedy)
-        others = [other for other in client.credentials if other.kind == kind.value and other is not credential]
-        session.delete(credential)
-        session.flush()
-        if credential.is_primary and others:
-            others[0].is_primary = True
+        remove_credential(session, find_client(session, slug), kind.value, label)
     if as_json:
         emit({"client": slug, "kind": kind.value, "label": label, "result": "deleted"})
     else:
@@ -196,41 +184,29 @@ def remove(slug: SlugArgument, kind: KindArgument, label: LabelOption = "default
 
 
 def _known(client: Any, kind: Kind, label: str) -> Any:
-    return next((known for known in client.credentials if (known.kind, known.label) == (kind.value, label)), None)
-
-
-def _have(client: Any) -> str:
-    labels = ", ".join(f"{known.kind} {known.label}" for known in client.credentials)
-    return f"it has: {labels}" if labels else "it has none"
+    return find_credential(client, kind.value, label)
 
 
 def _complete(kind: Kind, given: dict[str, Any], settings: Settings) -> dict[str, Any]:
     """The settings with their defaults. Raises ConfigurationError for what is missing or out of place."""
-    if kind is Kind.database:
-        if not given.get("url"):
-            raise ConfigurationError("a database needs its URL", remedy="--url postgresql://user@host:5432/name")
-        return given
     mailbox = oauth_login.with_servers(given) if given.get("oauth") else dict(given)
-    if "imap_host" not in mailbox and "smtp_host" not in mailbox and settings.gmail_email:
+    if kind is Kind.email and not {"imap_host", "smtp_host"} & mailbox.keys() and settings.gmail_email:
         imap, smtp = settings.gmail_imap, settings.gmail_smtp
         mailbox = {"imap_host": imap[0], "imap_port": imap[1], "smtp_host": smtp[0], "smtp_port": smtp[1]} | mailbox
         mailbox.setdefault("user", settings.gmail_email)
-    if "imap_host" not in mailbox and "smtp_host" not in mailbox:
-        raise ConfigurationError(
-            "a mailbox needs a server", remedy="give --imap-host and --smtp-host, or set GMAIL_EMAIL"
-        )
-    mailbox.setdefault("user", mailbox.get("address"))
-    if not mailbox["user"]:
-        raise ConfigurationError("a mailbox needs a user to log in with", remedy="give --user")
-    if "imap_host" in mailbox:
-        mailbox.setdefault("imap_port", 993)
-        mailbox.setdefault("imap_tls", "starttls" if mailbox["imap_port"] == 143 else "ssl")
-    if "smtp_host" in mailbox:
-        mailbox.setdefault("smtp_port", 587)
-        mailbox.setdefault("smtp_tls", "ssl" if mailbox["smtp_port"] == 465 else "starttls")
-        if "@" not in str(mailbox.get("address") or mailbox["user"]):
-            raise ConfigurationError(f"{mailbox['user']} is no mail address to send from", remedy="give --address")
-    return mailbox
+    try:
+        return with_defaults(kind.value, mailbox)
+    except PermanentError as error:
+        raise ConfigurationError(error.message, remedy=_as_options(error.remedy)) from error
+
+
+def _as_options(remedy: str | None) -> str | None:
+    """Names of settings as the options of this command."""
+    if remedy is None:
+        return None
+    for name in ("imap_host", "smtp_host", "user", "address", "url"):
+        remedy = re.sub(rf"\b{name}\b:?", f"--{name.replace('_', '-')}", remedy, count=1)
+    return remedy
 
 
 def _by_password(

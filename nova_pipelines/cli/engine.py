@@ -10,11 +10,8 @@ import uuid
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy.orm import Session
-
 from nova_pipelines.cli.dagster_home import prepare_dagster_home
 from nova_pipelines.database.executions import close_unfinished
-from nova_pipelines.database.nova import Workflow
 from nova_pipelines.database.session import Database
 from nova_pipelines.domain.errors import DefinitionError, Problem
 from nova_pipelines.settings import Settings
@@ -27,22 +24,6 @@ RUN_KEY = "dagster/run_key"
 def new_run_key() -> str:
     """A key under which executions are kept for a run of this process, so that no daemon takes them."""
     return str(uuid.uuid4())
-
-
-def start_step(session: Session, workflow: Workflow) -> str:
-    """The name of the step that takes the executions. Raises DefinitionError if the newest version is broken."""
-    from nova_pipelines.compiler.catalog import compile_version
-    from nova_pipelines.compiler.publishing import newest_version
-
-    version = newest_version(session, workflow)
-    _, compiled = compile_version(
-        version.definition,
-        workflow_id=workflow.id,
-        version_id=version.id,
-        version=version.number,
-        source=f"{workflow.name} version {version.number}",
-    )
-    return compiled.plan.steps[0].name
 
 
 def run_here(

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from nova_pipelines.cli.engine import new_run_key, run_here, start_step
+from nova_pipelines.cli.engine import new_run_key, run_here
 from nova_pipelines.cli.live import dagster_url
 from nova_pipelines.cli.output import JsonFlag, emit, moment, note, pairs, plain, say, table
 from nova_pipelines.cli.session import open_nova
@@ -175,12 +175,14 @@ def _release_for_daemon(nova: Database, numbers: Sequence[int] | None, force: bo
 
 def _retry_here(settings: Settings, nova: Database, numbers: Sequence[int] | None, force: bool) -> Released:
     """Releases and runs them in batches of one workflow; each batch is released only when its turn comes."""
+    from nova_pipelines.compiler.beginning import start_of
+
     result = Released()
     for workflow, batch in _batches(nova, numbers, settings.nova_max_batch):
         run_key = new_run_key()
         with nova.session() as session:
             # first, so that a definition which no longer compiles leaves everything as it was
-            start = start_step(session, workflow) if workflow else ""
+            start = start_of(session, workflow).step if workflow else ""
             done = release(session, batch, force=force, run_key=run_key)
         result.refused += done.refused
         result.released += done.released

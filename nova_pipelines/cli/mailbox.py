@@ -1,6 +1,5 @@
 """`nova mailbox …`: how each mailbox is, what happened to it, and old mails that are to be worked up."""
 
-from datetime import datetime
 from typing import Annotated, Any
 
 import typer
@@ -14,11 +13,12 @@ from nova_pipelines.database.alerts import open_alerts, undelivered
 from nova_pipelines.database.clients import find_client, mailboxes
 from nova_pipelines.database.mail_events import MailboxEvent
 from nova_pipelines.database.mail_places import places
-from nova_pipelines.database.mailbox_views import MailboxView, view_mailboxes
+from nova_pipelines.database.mailbox_views import view_mailboxes
 from nova_pipelines.database.nova import Client, Credential
 from nova_pipelines.database.session import require_file
 from nova_pipelines.database.types import utc_now
 from nova_pipelines.nodes.alerts import Limits
+from nova_pipelines.nodes.mailbox_rows import mailbox_row
 from nova_pipelines.settings import load_settings
 
 app = typer.Typer(help="Mailboxes: their health, what was set aside, and old mails.", no_args_is_help=True)
@@ -34,7 +34,7 @@ def status(as_json: JsonFlag = False) -> None:
     limits, now = Limits.of(load_settings()), utc_now()
     with open_nova() as nova, nova.read() as session:
         views = view_mailboxes(session, places(session))
-    rows = [_row(view, limits, now) for view in views]
+    rows = [mailbox_row(view, limits, now) for view in views]
     bad = [row for row in rows if row["silent"] or row["refused"]]
     if as_json:
         emit({"healthy": not bad, "mailboxes": rows})
@@ -68,22 +68,6 @@ def _seconds(value: float | None) -> str:
     if not value:
         return ""
     return f"{value:.1f} s" if value < 120 else f"{value / 60:.0f} min"
-
-
-def _row(view: MailboxView, limits: Limits, now: datetime) -> dict[str, Any]:
-    place = view.place
-    plain: tuple[str, ...] = ("last_success_at", "last_attempt_at", "error_kind", "error", "failing_since", "failures")
-    counts = ("backlog", "on_server", "seen", "stored", "in_work", "quarantined", "refused", "lag_seconds")
-    return {
-        "name": place.name,
-        "client": place.client,
-        "label": place.label,
-        "folder": place.folder,
-        **{name: getattr(view, name) for name in (*plain, "next_attempt_at", *counts)},
-        "silent": view.silent_for(now) > limits.silent,
-        "silent_seconds": round(view.silent_for(now).total_seconds()),
-        "oldest_waits_seconds": round(view.waits_for(now).total_seconds()),
-    }
 
 
 @app.command("list")

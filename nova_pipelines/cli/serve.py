@@ -30,8 +30,9 @@ def command(program: str, settings: Settings, *, host: str, port: int) -> list[s
         return [*python, "nova_pipelines.cli.main", "watch"]
     if program == "code":
         return [
-            *(*python, "dagster", "code-server", "start", "--module-name", MODULE, "--location-name", LOCATION),
-            *("--host", host, "--port", str(port), "--use-python-environment-entry-point"),
+            *(*python, "dagster", "api", "grpc", "--module-name", MODULE, "--location-name", LOCATION),
+            # a database that is away at the start keeps no server from coming up: a reload loads what it could not
+            *("--host", host, "--port", str(port), "--use-python-environment-entry-point", "--lazy-load-user-code"),
             *("--log-level", _log_level(settings), "--log-format", "json"),
         ]
     workspace = str(workspace_path(settings))

@@ -1,12 +1,10 @@
 """`nova workflow list|show|diff|export|schema`: looking at what is stored."""
 
-import difflib
 import json
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
-import yaml
 
 from nova_pipelines.cli.files import STDIN, read_text, source_name
 from nova_pipelines.cli.output import JsonFlag, emit, moment, note, pairs, plain, say, table
@@ -110,6 +108,7 @@ def diff(
 ) -> None:
     """Compare versions of a workflow, or the newest one with a file. Without more, the last two versions."""
     from nova_pipelines.compiler.publishing import find_version
+    from nova_pipelines.compiler.versions import difference
     from nova_pipelines.nodes.registry import read_definition
 
     with open_nova() as nova, nova.read() as session:
@@ -122,34 +121,13 @@ def diff(
             old = find_version(session, name, int(first) if first is not None else max(1, chosen.number - 1))
             new_name, new = f"{name} version {chosen.number}", chosen.definition
         old_name, before = f"{name} version {old.number}", old.definition
-    lines = [
-        plain(line, lines=True)
-        for line in difflib.unified_diff(
-            as_yaml(before).splitlines(), as_yaml(new).splitlines(), old_name, new_name, lineterm=""
-        )
-    ]
+    text = plain(difference(old_name, before, new_name, new).text, lines=True)
     if as_json:
-        emit({"from": old_name, "to": new_name, "equal": not lines, "diff": "\n".join(lines)})
-    elif lines:
-        typer.echo("\n".join(lines))
+        emit({"from": old_name, "to": new_name, "equal": not text, "diff": text})
+    elif text:
+        typer.echo(text)
     else:
         note(f"{old_name} and {new_name} are equal")
-
-
-def as_yaml(definition: dict[str, Any]) -> str:
-    """The canonical form of a definition as YAML; code keeps its lines."""
-    return yaml.dump(definition, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=110)
-
-
-class _Dumper(yaml.SafeDumper):
-    pass
-
-
-def _text(dumper: yaml.SafeDumper, value: str) -> yaml.ScalarNode:
-    return dumper.represent_scalar("tag:yaml.org,2002:str", value, style="|" if "\n" in value else None)
-
-
-_Dumper.add_representer(str, _text)
 
 
 def export(
@@ -160,6 +138,7 @@ def export(
 ) -> None:
     """Print a definition: the text as its author wrote it, or its canonical form."""
     from nova_pipelines.compiler.publishing import find_version
+    from nova_pipelines.compiler.versions import as_yaml
 
     if format not in (None, "json", "yaml"):
         raise typer.BadParameter("choose json or yaml", param_hint="--format")

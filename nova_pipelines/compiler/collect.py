@@ -40,7 +40,7 @@ def collect(
     """
     if execution_ids:
         given = work.journal.claim(execution_ids, compiled.version_id)
-        if not given:
+        if not given and not work.journal.cancelled(execution_ids):
             raise Conflict(
                 f"this run has nothing to do: {'; '.join(work.journal.left_alone(execution_ids[:20]))}",
                 remedy="look at that run; what failed is tried again by: nova executions retry",

@@ -18,6 +18,8 @@ LOCATION = "nova"
 REPOSITORY = "__repository__"
 #: the file in NOVA_HOME that the daemon holds locked for as long as it lives (adapters/life_lock.py)
 DAEMON_LOCK = "daemon.lock"
+#: the revision of the catalog that a code location has loaded: in its reconstruction metadata and its repository's
+STATE_KEY = "nova/catalog_revision"
 #: a daemon gives a sign of life every 30 seconds
 SILENT_SECONDS = 120
 
@@ -39,6 +41,11 @@ LAUNCH = """mutation NovaLaunch($params: ExecutionParams!) {
     ... on LaunchRunSuccess { run { runId } }
     ... on Error { message }
     ... on RunConfigValidationInvalid { errors { message } } }
+}"""
+
+TERMINATE = """mutation NovaTerminate($run: String!) {
+  terminateRun(runId: $run, terminatePolicy: SAFE_TERMINATE) { __typename ... on Error { message }
+    ... on TerminateRunFailure { message } ... on RunNotFoundError { message } ... on PythonError { message } }
 }"""
 
 STATUS = """query NovaStatus {

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, insert, select, update
+from sqlalchemy import ColumnElement, insert, literal, select, update
 from sqlalchemy.exc import IntegrityError
 
 from nova_pipelines.compiler.chain_rows import (
@@ -47,6 +47,8 @@ class Entry:
     begun: str | None = None
     #: the run that wrote the last row of its chain
     last_run: str | None = None
+    #: who wants it to end
+    cancelled_by: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +76,7 @@ class Journal:
     def claim(self, execution_ids: Sequence[int], version_id: int) -> list[int]:
         """Takes executions for this run, under this version; returns those it now holds, in order.
 
-        An execution held by another run that is no ancestor is left to that run.
+        An execution held by another run that is no ancestor is left to that run, and a cancelled one to nobody.
         """
         with self.nova.session() as session:
             # locked, so that of two runs that ask at the same time the second one sees what the first one took
@@ -84,6 +86,9 @@ class Journal:
             held: list[int] = []
             for row in rows:
                 if row.run_id not in (None, self.run_id, self.run_key, *self.ancestors):
+                    continue
+                if row.cancelled_at is not None:
+                    _end_cancelled(row)
                     continue
                 row.run_id, row.version_id = self.run_id, version_id
                 row.waits_until = row.put_off_by = None
@@ -122,15 +127,29 @@ class Journal:
                 decided = item.decided_at is not None and not still_open(session, item.execution_id, item.decided_at)
                 status = "pending" if decided or item.decided_at is None else IN_APPROVAL
                 kept: dict[str, Any] = {"waits_until": None if decided else item.until, "put_off_by": self.run_id}
+                mine = (Execution.id == item.execution_id) & (Execution.run_id == self.run_id)
                 session.execute(
                     update(Execution)
-                    .where(Execution.id == item.execution_id, Execution.run_id == self.run_id)
+                    .where(mine, Execution.cancelled_at.is_(None))
                     .values(status=status, error=item.reason[:2_000], **given_back, **kept)
                 )
+            self._set(
+                (Execution.id == item.execution_id) & Execution.cancelled_at.is_not(None),
+                status="failed",
+                begun_node=None,
+                completed_at=datetime.now(UTC),
+                error=literal("cancelled by ") + Execution.cancelled_by,
+            )
 
     def _set(self, which: ColumnElement[bool], **values: Any) -> None:
         with self.nova.session() as session:
             session.execute(update(Execution).where(which, Execution.run_id == self.run_id).values(**values))
+
+    def cancelled(self, execution_ids: Sequence[int]) -> bool:
+        """Whether one of these was cancelled, so that a run without anything to do is no error."""
+        query = select(Execution.id).where(Execution.id.in_(execution_ids), Execution.cancelled_at.is_not(None))
+        with self.nova.read() as session:
+            return session.scalar(query.limit(1)) is not None
 
     def waiting(self, status: str = "pending") -> dict[int, datetime]:
         """The executions that this run has put off, and until when; with IN_APPROVAL: those that a person decides."""
@@ -190,6 +209,7 @@ class Journal:
                     Execution.begun_node,
                     Client,
                     ChainRow.run_id,
+                    Execution.cancelled_by,
                 )
                 .outerjoin(Client, Client.id == Execution.client_id)
                 .outerjoin(ChainRow, (ChainRow.execution_id == Execution.id) & (ChainRow.seq == Execution.chain_length))
@@ -199,7 +219,7 @@ class Journal:
             rows = last_rows(session, execution_ids, node_id)
             blobs = fetch_blobs(session, (row.output for row in rows.values() if row.node_id != node_id))
         entries: list[Entry] = []
-        for execution_id, status, initial, begun, client, last_run in executions:
+        for execution_id, status, initial, begun, client, last_run, cancelled_by in executions:
             row = rows.get(execution_id)
             done = row is not None and row.node_id == node_id
             entries.append(
@@ -214,6 +234,7 @@ class Journal:
                     path=row.path_taken if row is not None and done else None,
                     begun=begun,
                     last_run=last_run,
+                    cancelled_by=cancelled_by,
                 )
             )
         return entries
@@ -259,6 +280,13 @@ class Journal:
                 "another run worked on one of these executions at the same time",
                 remedy="nothing was recorded twice; look at the other run, then retry this one",
             ) from error
+
+
+def _end_cancelled(row: Execution) -> None:
+    """A run that worked on it is over, or had not begun: nobody else will end it."""
+    if row.status == "running":
+        row.status, row.failed_node = ("unknown", row.begun_node) if row.begun_node else ("failed", None)
+        row.error, row.completed_at = f"cancelled by {row.cancelled_by}", datetime.now(UTC)
 
 
 def _taken(execution_id: int, run_id: str | None) -> Conflict:

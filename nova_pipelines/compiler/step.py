@@ -94,6 +94,8 @@ def run_step(
         elif entry.done:
             result.already_done += 1
             _pass_on(result, step, entry.execution_id, entry.path)
+        elif entry.cancelled_by is not None and entry.status == "running" and step.node.kind != "end":
+            records.append(_cancelled(step, entry, result))
         elif _to_be_done(work, entry):
             progress(f"{step.node.id}: execution {entry.execution_id}")
             record = _work_on(work, step, kind, entry, result, last_try)
@@ -190,6 +192,13 @@ def _comes_again(node_id: str, entry: Entry, error: NovaError, result: StepResul
         return False
     result.transient.append(Failure(entry.execution_id, _status(error), f"{error.word}: {error}"))
     return True
+
+
+def _cancelled(step: Step, entry: Entry, result: StepResult) -> Record:
+    """Somebody cancelled it while an earlier node worked on it: this one is not begun. (At its end it is through.)"""
+    failure = Failure(entry.execution_id, "failed", f"cancelled by {entry.cancelled_by}")
+    result.failures.append(failure)
+    return _record(step, entry, failure.status, Spent(0.0, Usage()), after=None, error=failure.error)
 
 
 def _path_taken(step: Step, done: Result) -> str | None:

@@ -26,7 +26,7 @@ from nova_pipelines.domain.errors import NotFound
 
 STATUSES = ("pending", "running", "in_approval", "completed", "failed", "needs_review", "unknown")
 #: the largest number that the column holds on PostgreSQL
-_MAX_ID = 2**31 - 1
+MAX_ID = 2**31 - 1
 #: so often an execution whose run ended before it did is asked for again, each time after a longer while
 MAX_LOST_RUNS, LOST_WAIT = 3, timedelta(seconds=20)
 
@@ -80,7 +80,7 @@ def list_executions(
 
 def find_execution(session: Session, number: int) -> Listed:
     """One execution by its number. Raises NotFound."""
-    row = session.execute(_listing().where(Execution.id == number)).first() if 0 < number <= _MAX_ID else None
+    row = session.execute(_listing().where(Execution.id == number)).first() if 0 < number <= MAX_ID else None
     if row is None:
         raise NotFound(f"there is no execution {number}", remedy="`nova executions list` shows the newest ones")
     return Listed(*row)
@@ -132,7 +132,7 @@ def release(
     """
     result = Released()
     for number in dict.fromkeys(numbers):
-        row = session.get(Execution, number, with_for_update=True) if 0 < number <= _MAX_ID else None
+        row = session.get(Execution, number, with_for_update=True) if 0 < number <= MAX_ID else None
         reason = "there is no such execution" if row is None else _reason_against(row, force)
         if row is None or reason is not None:
             result.refused.append(Refusal(number, reason or ""))
@@ -142,6 +142,7 @@ def release(
         # a run that never comes is asked for again by the sensor, some time after `requested_at`
         row.status, row.run_id, row.requested_at = "pending", run_key, utc_now() if run_key else None
         row.error = row.failed_node = row.result = row.completed_at = row.begun_node = None
+        row.cancelled_at = row.cancelled_by = None
         result.released.append(number)
     session.flush()
     return result
@@ -176,17 +177,19 @@ def _release_mail(session: Session, execution_id: int, by: str) -> None:
 def close_unfinished(session: Session, run_ids: Sequence[str], reason: str, *, again: bool = False) -> int:
     """Takes the unfinished executions from runs that have ended; returns how many.
 
-    They have failed; with `again` they wait for another run, MAX_LOST_RUNS times at most: they go on where the
-    chain of work ends. `run_ids`: the run's id, and its run key if it has one.
+    They have failed; with `again` those that nobody cancelled wait for another run, MAX_LOST_RUNS times at most: they
+    go on where the chain of work ends. `run_ids`: the run's id, and its run key if it has one.
     """
     rows = session.scalars(
         select(Execution).where(Execution.run_id.in_(run_ids), Execution.status.in_(["pending", "running"]))
     ).all()
     for row in rows:
         row.error = reason[:2_000]
+        if row.cancelled_by is not None:
+            row.error = f"cancelled by {row.cancelled_by}"
         if row.begun_node is not None:  # what it did outside is not known: never repeated blindly
             row.status, row.failed_node = "unknown", row.begun_node
-        elif again and row.lost_runs < MAX_LOST_RUNS:
+        elif again and row.lost_runs < MAX_LOST_RUNS and row.cancelled_at is None:
             row.lost_runs += 1
             row.status, row.run_id, row.requested_at = "pending", None, None
             row.waits_until = utc_now() + LOST_WAIT * row.lost_runs

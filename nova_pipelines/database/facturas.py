@@ -42,6 +42,8 @@ class Invoice(FacturasBase):
         Index("ix_invoices_email_from", "email_from"),
         Index("ix_invoices_total_amount", "total_amount"),
         Index("ix_invoices_created_at", "created_at"),
+        Index("ix_invoices_client_slug_id", "client_slug", "id"),
+        Index("ix_invoices_status_id", "status", "id"),
     )
 
     id: Mapped[int] = mapped_column(primary_key=True)

@@ -25,6 +25,7 @@ from sqlalchemy.orm import Mapped, mapped_column, relationship
 
 from nova_pipelines.database.approval_tables import Approval
 from nova_pipelines.database.auth_tables import ApiKey, AuditEntry, LoginAttempts, User, WebSession
+from nova_pipelines.database.api_tables import LISTINGS, IdempotencyKey
 from nova_pipelines.database.base import NovaBase
 from nova_pipelines.database.mail_events import MailboxEvent
 from nova_pipelines.database.mail_tables import OutboxDecision, OutboxMail, TokenLease
@@ -43,6 +44,7 @@ __all__ = [
     "AuditEntry",
     "BreakerRow",
     "LoginAttempts",
+    "IdempotencyKey",
     "MailboxEvent",
     "MailboxState",
     "NovaBase",
@@ -270,7 +272,7 @@ class Execution(NovaBase):
     __table_args__ = (
         # one execution for each document of a mail (or the mail itself: ordinal -1) and workflow
         UniqueConstraint("workflow_id", "message_id", "document_ordinal"),
-        Index("ix_executions_status", "status"),
+        *(Index(f"ix_executions_{'_'.join(columns)}", *columns) for columns in LISTINGS),
         Index("ix_executions_run_id", "run_id"),
         Index("ix_executions_message_id", "message_id"),
         # of the status too: executions of the last hour are counted by status from the index alone
@@ -303,6 +305,9 @@ class Execution(NovaBase):
     lost_runs: Mapped[int] = mapped_column(default=0, server_default="0")
     #: a node that may have outside effects, from before it begins until its row is in the chain
     begun_node: Mapped[str | None] = mapped_column(String(200))
+    #: somebody wants it to end: no run takes it up, and the one that works on it stops before its next node
+    cancelled_at: Mapped[datetime | None]
+    cancelled_by: Mapped[str | None] = mapped_column(String(200))
     chain_head: Mapped[str] = mapped_column(String(64), default="")
     chain_length: Mapped[int] = mapped_column(default=0)
     started_at: Mapped[datetime | None]

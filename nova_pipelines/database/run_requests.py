@@ -36,6 +36,8 @@ class Batch:
     workflow_id: int
     executions: tuple[int, ...]
     slug: str | None
+    #: the newest version (its id) that one of them was made for
+    version_id: int = 0
 
 
 def reserve(
@@ -46,13 +48,15 @@ def reserve(
     max_waiting: int,
     prefix: str = REQUESTED,
     client_ids: Collection[int] | None = None,
+    up_to_version: int | None = None,
 ) -> Iterator[Batch]:
     """Batches of what is pending and due, oldest first and the clients by turns, each committed when it is taken.
 
     A client has at most about `max_waiting` executions of a workflow asked for and not begun: what it has beyond
-    that stays where it is. `client_ids`: only theirs; None: all, those of no client too.
+    that stays where it is. `client_ids`: only theirs; None: all, those of no client too. `up_to_version`: only of this
+    version (its id) and older ones, as whoever asks has loaded no newer one; None: all.
     """
-    for slug, numbers in _by_turns(nova, workflow_id, max_batch, max_waiting, client_ids):
+    for slug, numbers in _by_turns(nova, workflow_id, max_batch, max_waiting, client_ids, up_to_version):
         key = f"{prefix}{uuid.uuid4().hex}"
         free = Execution.run_id.is_(None) & (Execution.status == "pending")
         with nova.session() as session:
@@ -84,18 +88,21 @@ def unclaimed(nova: Database, now: datetime | None = None) -> list[Batch]:
     """
     moment = now or datetime.now(UTC)
     query = (
-        select(Execution.run_id, Execution.workflow_id, Execution.id, Client.slug)
+        select(Execution.run_id, Execution.workflow_id, Execution.id, Client.slug, Execution.version_id)
         .outerjoin(Client, Client.id == Execution.client_id)
         .where(Execution.status == "pending", Execution.run_id.is_not(None), _late(moment))
         .order_by(Execution.id)
     )
     groups: dict[tuple[str, int], list[int]] = {}
     slugs: dict[tuple[str, int], str | None] = {}
+    versions: dict[tuple[str, int], int] = {}
     with nova.read() as session:
-        for run_key, workflow_id, execution_id, slug in session.execute(query):
-            groups.setdefault((str(run_key), workflow_id), []).append(execution_id)
-            slugs.setdefault((str(run_key), workflow_id), slug)
-    return [Batch(key[0], key[1], tuple(numbers), slugs[key]) for key, numbers in groups.items()]
+        for run_key, workflow_id, execution_id, slug, version_id in session.execute(query):
+            group = str(run_key), workflow_id
+            groups.setdefault(group, []).append(execution_id)
+            slugs.setdefault(group, slug)
+            versions[group] = max(version_id, versions.get(group, 0))
+    return [Batch(key[0], key[1], tuple(numbers), slugs[key], versions[key]) for key, numbers in groups.items()]
 
 
 def _late(now: datetime) -> ColumnElement[bool]:
@@ -108,11 +115,16 @@ def _late(now: datetime) -> ColumnElement[bool]:
 
 
 def _by_turns(
-    nova: Database, workflow_id: int, max_batch: int, max_waiting: int, client_ids: Collection[int] | None
+    nova: Database,
+    workflow_id: int,
+    max_batch: int,
+    max_waiting: int,
+    client_ids: Collection[int] | None,
+    up_to_version: int | None,
 ) -> list[tuple[str | None, Sequence[int]]]:
     """The first batch of every client, then the second of every client, and so on."""
     batches: list[tuple[int, int, str | None, Sequence[int]]] = []
-    for place, (slug, found) in enumerate(_pending(nova, workflow_id, max_waiting, client_ids)):
+    for place, (slug, found) in enumerate(_pending(nova, workflow_id, max_waiting, client_ids, up_to_version)):
         together = [number for number, lost_runs in found if lost_runs < ALONE]
         pieces = [together[begin : begin + max_batch] for begin in range(0, len(together), max_batch)]
         pieces += [[number] for number, lost_runs in found if lost_runs >= ALONE]
@@ -121,13 +133,19 @@ def _by_turns(
 
 
 def _pending(
-    nova: Database, workflow_id: int, max_waiting: int, client_ids: Collection[int] | None
+    nova: Database,
+    workflow_id: int,
+    max_waiting: int,
+    client_ids: Collection[int] | None,
+    up_to_version: int | None,
 ) -> list[tuple[str | None, list[tuple[int, int]]]]:
     """For each client (None: of no client) its oldest executions and how many runs each has lost, as many as it
     has room for."""
     mine = (Execution.workflow_id == workflow_id) & (Execution.status == "pending")
     if client_ids is not None:
         mine &= Execution.client_id.in_(client_ids)
+    if up_to_version is not None:
+        mine &= Execution.version_id <= up_to_version
     asked = select(Execution.client_id, func.count()).where(mine, Execution.run_id.is_not(None))
     rank = func.row_number().over(partition_by=Execution.client_id, order_by=Execution.id)
     ranked = select(Execution.id, Execution.client_id, Execution.lost_runs, rank.label("rank"))

@@ -42,6 +42,11 @@ def load_text(text: str, *, source: str) -> Any:
     return _json(text, source) if text_format(text) == "json" else _yaml(text, source)
 
 
+def load_json(text: str, *, source: str) -> Any:
+    """The plain data in a JSON text, with repeated keys and infinities kept visible. Raises DefinitionError."""
+    return _json(text, source)
+
+
 def fail(source: str, reason: str, place: str = "") -> NoReturn:
     raise DefinitionError([Problem(place, reason)], source=source)
 

@@ -22,7 +22,14 @@ def request_runs(
     return [
         _request(job_name, workflow.start, batch)
         for job_name, workflow in loaded.items()
-        for batch in reserve(nova, workflow.compiled.workflow_id, max_batch=max_batch, max_waiting=max_waiting)
+        for batch in reserve(
+            nova,
+            workflow.compiled.workflow_id,
+            max_batch=max_batch,
+            max_waiting=max_waiting,
+            # an execution of a version that is not loaded yet waits for the reload: it is not run under an older one
+            up_to_version=workflow.compiled.version_id,
+        )
     ]
 
 
@@ -31,10 +38,12 @@ def repeat_requests(
 ) -> list[dg.RunRequest]:
     """Requests whose run never came to be: the same executions, the same key, which Dagster runs once."""
     names = {workflow.compiled.workflow_id: name for name, workflow in loaded.items()}
+    lost = [batch for batch in unclaimed(nova) if batch.workflow_id in names]
     return [
-        _request(names[batch.workflow_id], loaded[names[batch.workflow_id]].start, batch)
-        for batch in unclaimed(nova)
-        if batch.workflow_id in names and not run_exists(batch.key)
+        _request(name, loaded[name].start, batch)
+        for batch in lost
+        if batch.version_id <= loaded[name := names[batch.workflow_id]].compiled.version_id
+        and not run_exists(batch.key)
     ]
 
 

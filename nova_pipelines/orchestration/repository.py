@@ -22,6 +22,7 @@ from dagster._core.definitions.repository_definition import (
 from sqlalchemy import select
 
 from nova_pipelines.compiler.catalog import compile_version
+from nova_pipelines.compiler.dagster_calls import STATE_KEY
 from nova_pipelines.compiler.job import Compiled, build_job
 from nova_pipelines.database.nova import WorkflowVersion
 from nova_pipelines.database.session import Database
@@ -35,8 +36,6 @@ from nova_pipelines.orchestration.resources import log, run_policy, sandbox_pool
 from nova_pipelines.orchestration.schedules import schedule_for
 from nova_pipelines.orchestration.sensors import build_sensors
 from nova_pipelines.settings import Settings
-
-STATE_KEY = "nova/catalog_revision"
 
 
 def pinned_revision(nova: Database) -> int:
@@ -61,6 +60,8 @@ def nova_repository(settings: Settings, nova: Database, fixed: Sequence[Any]) ->
     return dg.RepositoryDefinition(
         SINGLETON_REPOSITORY_NAME,
         repository_data=repository,
+        # the web service reads here which versions are live
+        metadata={STATE_KEY: dg.MetadataValue.int(repository.revision)},
         repository_load_data=RepositoryLoadData(reconstruction_metadata={STATE_KEY: pin}),
     )
 

@@ -56,7 +56,7 @@ class Rule:
     role: Role | None
     all_clients: bool = False
 
-    def __call__(self, connection: HTTPConnection) -> Principal | None:
+    async def __call__(self, connection: HTTPConnection) -> Principal | None:
         refusal = self.refusal(connection)
         if refusal is not None:
             raise refusal.as_error()

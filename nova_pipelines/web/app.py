@@ -6,19 +6,25 @@ from importlib.metadata import version
 
 from fastapi import APIRouter, Depends, FastAPI, HTTPException
 from starlette.requests import Request
+from starlette.routing import Match
 
-from nova_pipelines.web import errors, operation
+from nova_pipelines.web import errors, openapi, operation
 from nova_pipelines.web.access import PUBLIC, Authenticate
 from nova_pipelines.web.auth import installing
 from nova_pipelines.web.auth.authentication import Authentication
+from nova_pipelines.web.background import Background
 from nova_pipelines.web.context import WebContext
 from nova_pipelines.web.routes import ROUTERS
+from nova_pipelines.web.totals import Totals
 
 VERSION = version("nova-pipelines")
 DESCRIPTION = "Workflows, executions and their chain of work. The Dagster UI is on the same port."
 #: first parts of paths that are NOVA's alone: what is unknown below them is 404, not Dagster's page
-PREFIXES = ("clients", "workflows", "tasks", "executions", "health", "metrics", "approvals", "pages")
-PREFIXES += ("login", "logout", "whoami", "docs", "redoc")
+PREFIXES = ("clients", "workflows", "tasks", "executions", "invoices", "mailboxes", "health", "metrics", "approvals")
+PREFIXES += ("pages", "login", "logout", "whoami", "docs", "redoc")
+
+#: all that a request may name: what a path does not know is 405, and never Dagster's page
+METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE"]
 
 
 def create_app(context: WebContext, *, host: str = "127.0.0.1", authenticate: Authenticate | None = None) -> FastAPI:
@@ -26,14 +32,22 @@ def create_app(context: WebContext, *, host: str = "127.0.0.1", authenticate: Au
 
     `host`: where it listens. `authenticate`: finds who asks in place of `Authentication`.
     """
+    background = Background(context)
     app = FastAPI(
-        title="NOVA", version=VERSION, description=DESCRIPTION, docs_url=None, redoc_url=None, openapi_url=None
+        title="NOVA",
+        version=VERSION,
+        description=DESCRIPTION,
+        docs_url=None,
+        redoc_url=None,
+        openapi_url=None,
+        lifespan=background.lifespan,
     )
-    app.state.context = context
+    app.state.context, app.state.background, app.state.totals = context, background, Totals()
     errors.install(app)
     for router in (*installing.ROUTERS, *ROUTERS):
         app.include_router(router)
     app.include_router(_unknown())
+    openapi.install(app)
     installing.mount_dagster(app, context)
     installing.install_auth(
         app, context, authenticate or Authentication(context.settings, context.services.databases.nova, host)
@@ -47,9 +61,18 @@ def _unknown() -> APIRouter:
     router = APIRouter(include_in_schema=False, dependencies=[Depends(PUBLIC)])
 
     def unknown(request: Request) -> None:
+        if allowed := _methods(request):
+            raise HTTPException(405, f"{request.url.path} knows {allowed}", headers={"Allow": allowed})
         raise HTTPException(404, f"there is no {request.url.path} here; /docs lists what there is")
 
     for prefix in PREFIXES:
         for path in (f"/{prefix}", f"/{prefix}/{{rest:path}}"):
-            router.add_api_route(path, unknown, methods=["GET", "POST", "PUT", "PATCH", "DELETE"])
+            router.add_api_route(path, unknown, methods=METHODS)
     return router
+
+
+def _methods(request: Request) -> str:
+    """The methods of what this path is, for one that is known with others only."""
+    routes = [route for router in ROUTERS for route in router.routes]
+    found = [route for route in routes if route.matches(request.scope)[0] is Match.PARTIAL]
+    return ", ".join(sorted({method for route in found for method in getattr(route, "methods", ())}))

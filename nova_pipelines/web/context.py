@@ -20,6 +20,7 @@ class WebContext:
     dagster: Dagster
 
 
-def context_of(request: Request) -> WebContext:
-    """For `Depends`: the context of the application that answers this request."""
+async def context_of(request: Request) -> WebContext:
+    """For `Depends`: the context of the application that answers this request. (FastAPI runs what is no coroutine in a
+    thread, which costs more than all of this.)"""
     return request.app.state.context

@@ -18,7 +18,7 @@ from nova_pipelines.settings import Settings
 from nova_pipelines.web.errors import problem
 
 #: bytes of a body; seconds between two pieces of it, and for all of it
-MAX_BODY, PIECE_SECONDS, BODY_SECONDS = 16 * 1024 * 1024, 15.0, 120.0
+MAX_BODY, PIECE_SECONDS, BODY_SECONDS = 10 * 1024 * 1024, 15.0, 120.0
 #: seconds for a request's head, from its first byte or the connection on; its bytes; open connections
 HEAD_SECONDS, MAX_HEAD, MAX_CONNECTIONS = 10.0, 64 * 1024, 1_000
 #: requests at the same time, beyond which new ones are refused with 503; bytes of a websocket's message

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from nova_pipelines.cli.workflow_views import as_yaml
+from nova_pipelines.compiler.versions import as_yaml
 from nova_pipelines.nodes.registry import read_definition
 from nova_pipelines_tests.cli.conftest import Nova, arithmetic
 from nova_pipelines_tests.fixtures.world import INVOICE_PROCESSING

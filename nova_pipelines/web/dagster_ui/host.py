@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import threading
 from contextlib import ExitStack
@@ -22,13 +23,16 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from nova_pipelines.compiler.dagster_calls import (
     LAUNCH,
     LOCATION,
+    STATE_KEY,
     STATUS,
+    TERMINATE,
     DagsterStatus,
     launch_variables,
     read_launch,
     read_status,
 )
 from nova_pipelines.compiler.starting import Asked
+from nova_pipelines.compiler.tags import RUN_KEY
 from nova_pipelines.database.run_requests import Batch
 from nova_pipelines.domain.errors import TransientError
 from nova_pipelines.web.dagster_ui.webserver import Guard, GuardedWebserver
@@ -142,10 +146,11 @@ class Dagster:
         return {name: beats[name].timestamp if name in beats else 0.0 for name in required}
 
     def graphql(self, query: str, variables: dict[str, Any] | None = None) -> dict[str, Any]:
-        """The data of a GraphQL answer. Blocks. Raises TransientError where Dagster could not answer."""
+        """The data of a GraphQL answer. Blocks; not for a thread with an event loop, since some of Dagster's
+        resolvers are coroutines. Raises TransientError where Dagster could not answer."""
         self.require_open()
         with self.process.create_request_context() as context:
-            result = self._schema.execute(query, variables=variables, context=context)
+            result = asyncio.run(self._schema.execute_async(query, variables=variables, context=context))
         if result.errors or result.data is None:
             reasons = "; ".join(error.message for error in result.errors or [])
             raise TransientError(f"Dagster could not answer: {reasons[:500]}", remedy="look into its log, try again")
@@ -164,10 +169,45 @@ class Dagster:
         return read_status(self.graphql(STATUS))
 
     def reload(self) -> str | None:
-        """Has the code server read the stored workflows again. Blocks for seconds. None: done; else why not."""
+        """Has the code server read the stored workflows again. Blocks for a second or so. None: done; else why not."""
         self.require_open()
+        if LOCATION not in self.process.get_current_workspace().code_location_entries:
+            return f"the workspace names no code location {LOCATION!r}"
         self.process.reload_code_location(LOCATION)
         return self.status().location_error
+
+    def loaded_revision(self) -> int | None:
+        """The revision of the catalog whose versions are live; None: no code location is loaded. Does not block."""
+        if self._problem is not None:
+            return None
+        location = self.process.get_current_workspace().code_location_entries.get(LOCATION)
+        if location is None or location.code_location is None:
+            return None
+        for repository in location.code_location.get_repositories().values():
+            found = (repository.repository_snap.metadata or {}).get(STATE_KEY)
+            if found is not None:
+                return int(str(found.value))
+        return None
+
+    def end_run(self, run: str) -> str | None:
+        """Ends the run with this id, or the one that was asked for under this key. None: it ends; else why not."""
+        try:
+            run_id = self._run_id(run)
+            if run_id is None:
+                return "there is no such run yet"
+            answer: dict[str, Any] = self.graphql(TERMINATE, {"run": run_id})["terminateRun"]
+        except TransientError as error:
+            return str(error)
+        if answer["__typename"] == "TerminateRunSuccess":
+            return None
+        return str(answer.get("message") or answer["__typename"])
+
+    def _run_id(self, run: str) -> str | None:
+        self.require_open()
+        if self.instance.get_run_by_id(run) is not None:
+            return run
+        records = self.instance.get_run_records(dg.RunsFilter(tags={RUN_KEY: run}), limit=1)
+        return records[0].dagster_run.run_id if records else None
 
 
 async def _refuse(scope: Scope, receive: Receive, send: Send) -> None:

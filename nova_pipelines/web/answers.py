@@ -1,0 +1,82 @@
+"""Answers in JSON, made at once from plain data, and lists with their total."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from datetime import date, datetime
+from decimal import Decimal
+from typing import Annotated, Any
+
+from fastapi import Depends, Query, Response
+from pydantic import BaseModel
+
+from nova_pipelines.compiler.lookup import iso
+
+#: rows of a list, and how far into it one may look
+MAX_LIMIT, MAX_SKIP = 500, 10_000_000
+
+
+class Problem(BaseModel):
+    """Problem details (RFC 9457)."""
+
+    type: str
+    title: str
+    status: int
+    detail: str
+    remedy: str | None = None
+    problems: list[dict[str, str]] | None = None
+
+
+def refusals(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """For `responses`: the errors of a route, besides those that every route has."""
+    content = {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}}
+    every = (400, 401, 403, 413, 422, 429, 500, 503)
+    return {status: {"description": "Problem details", "content": content} for status in (*every, *statuses)}
+
+
+class Page:
+    """Which rows of a list: `skip` of them are left out, at most `limit` follow."""
+
+    def __init__(self, skip: int, limit: int) -> None:
+        self.skip, self.limit = skip, limit
+
+
+async def _page(
+    skip: Annotated[int, Query(ge=0, le=MAX_SKIP, description="Rows that are left out")] = 0,
+    limit: Annotated[int, Query(ge=1, le=MAX_LIMIT, description="Rows at most")] = 50,
+) -> Page:
+    return Page(skip, limit)
+
+
+PageDep = Annotated[Page, Depends(_page)]
+
+
+def as_json(data: Any, status: int = 200, headers: dict[str, str] | None = None) -> Response:
+    """An answer with this data. What a tampered row holds in place of JSON is shown as a text."""
+    try:
+        text = json.dumps(data, ensure_ascii=False, allow_nan=False, separators=(",", ":"), default=_plain)
+    except ValueError:
+        text = json.dumps(json.loads(json.dumps(data, default=_plain), parse_constant=str), ensure_ascii=False)
+    return Response(text.encode("utf-8", "replace"), status, headers, "application/json")
+
+
+def as_list(rows: Sequence[Any], page: Page, count: Callable[[], int]) -> Response:
+    """A page of a list with `X-Total-Count`. `count` is asked only where the page does not tell."""
+    total = page.skip + len(rows) if len(rows) < page.limit and (rows or not page.skip) else count()
+    return as_json(rows, headers={"X-Total-Count": str(total)})
+
+
+TOTAL: dict[str, Any] = {
+    "headers": {"X-Total-Count": {"description": "Rows in all", "schema": {"type": "integer"}}},
+}
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, datetime):
+        return iso(value)
+    if isinstance(value, date):
+        return value.isoformat()
+    if isinstance(value, Decimal):
+        return str(value)
+    raise TypeError(f"no JSON for {type(value).__name__}")
