@@ -28,10 +28,10 @@ demo: $(STAMP) ## run the main job on real servers on this machine and show what
 up: $(STAMP) ## start NOVA with the Dagster UI (keeps what the demo left); Ctrl-C stops it
 	$(BIN)/nova demo --keep
 
-# one more than there are processors: servers that start and processes that end are waited for
+# two more than there are processors: servers that start and processes that end are waited for
 test: $(STAMP) ## lint, types, architecture and all tests (as root on Debian installs what they need)
 	@.ci/packages
-	$(BIN)/python -m pytest -n $$(( $$(getconf _NPROCESSORS_ONLN) + 1 )) --dist worksteal $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -n $$(( $$(getconf _NPROCESSORS_ONLN) + 2 )) --dist worksteal $(PYTEST_ARGS)
 
 lint: $(STAMP) ## ruff and import-linter
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/lint-imports
