@@ -23,9 +23,9 @@ from sqlalchemy import (
 )
 from sqlalchemy.orm import Mapped, mapped_column, relationship
 
+from nova_pipelines.database.api_tables import LISTINGS, IdempotencyKey
 from nova_pipelines.database.approval_tables import Approval
 from nova_pipelines.database.auth_tables import ApiKey, AuditEntry, LoginAttempts, User, WebSession
-from nova_pipelines.database.api_tables import LISTINGS, IdempotencyKey
 from nova_pipelines.database.base import NovaBase
 from nova_pipelines.database.mail_events import MailboxEvent
 from nova_pipelines.database.mail_tables import OutboxDecision, OutboxMail, TokenLease
@@ -43,8 +43,8 @@ __all__ = [
     "Approval",
     "AuditEntry",
     "BreakerRow",
-    "LoginAttempts",
     "IdempotencyKey",
+    "LoginAttempts",
     "MailboxEvent",
     "MailboxState",
     "NovaBase",
