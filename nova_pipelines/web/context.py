@@ -20,7 +20,11 @@ class WebContext:
     dagster: Dagster
 
 
-async def context_of(request: Request) -> WebContext:
-    """For `Depends`: the context of the application that answers this request. (FastAPI runs what is no coroutine in a
-    thread, which costs more than all of this.)"""
+def context_in(request: Request) -> WebContext:
+    """The context of the application that answers this request."""
     return request.app.state.context
+
+
+async def context_of(request: Request) -> WebContext:
+    """For `Depends`. (FastAPI runs what is no coroutine in a thread, which costs more than all of this.)"""
+    return context_in(request)

@@ -21,7 +21,7 @@ from nova_pipelines.web.auth.cookies import SESSION, drop_cookie, read_cookie, s
 from nova_pipelines.web.auth.login_pages import language, login_page, logout_page, own_path
 from nova_pipelines.web.auth.recording import Recorder, address_of
 from nova_pipelines.web.auth.texts import TEXTS, minutes
-from nova_pipelines.web.context import WebContext, context_of
+from nova_pipelines.web.context import WebContext, context_in
 
 router = APIRouter(include_in_schema=False)
 me = APIRouter(tags=["access"])
@@ -43,7 +43,7 @@ def show_login(request: Request) -> Response:
     if principal is not None and principal.kind == "session":
         return RedirectResponse(target, 303)
     notice = TEXTS[language(request)]["out"] if "out" in request.query_params else ""
-    return login_page(request, next=target, notice=notice, openid=context_of(request).settings.oidc_ready)
+    return login_page(request, next=target, notice=notice, openid=context_in(request).settings.oidc_ready)
 
 
 @router.post("/login", dependencies=[Depends(PUBLIC)])
@@ -70,7 +70,7 @@ async def _read_form(request: Request) -> Form:
 
 
 def _log_in(request: Request, form: Form) -> Response:
-    context, address, text = context_of(request), address_of(request), TEXTS[language(request)]
+    context, address, text = context_in(request), address_of(request), TEXTS[language(request)]
     recorder, openid = Recorder(context.services.databases.nova), context.settings.oidc_ready
     with context.services.databases.nova.session() as session:
         attempt = login_attempts.begin_attempt(session, form.login, address)
@@ -131,7 +131,7 @@ def ask_logout(request: Request) -> Response:
 @router.post("/logout", dependencies=[Depends(PUBLIC)])
 def log_out(request: Request) -> Response:
     """Ends the session on the server; the cookie alone would still be good for whoever copied it."""
-    context = context_of(request)
+    context = context_in(request)
     nova, token = context.services.databases.nova, read_cookie(request, SESSION, context.settings)
     principal = principal_of(request)
     if token:

@@ -27,7 +27,7 @@ from nova_pipelines.web.auth.login import logged_in
 from nova_pipelines.web.auth.login_pages import language, login_page, own_path
 from nova_pipelines.web.auth.recording import Recorder, address_of
 from nova_pipelines.web.auth.texts import TEXTS
-from nova_pipelines.web.context import context_of
+from nova_pipelines.web.context import context_in
 
 router = APIRouter(include_in_schema=False, dependencies=[Depends(PUBLIC)])
 #: seconds that somebody may take at the provider
@@ -50,7 +50,7 @@ def go(request: Request) -> Response:
 
 @router.get("/login/openid/return")
 def come_back(request: Request) -> Response:
-    settings, context = _configured(request), context_of(request)
+    settings, context = _configured(request), context_in(request)
     try:
         started, target = _kept(request, settings)
         claims = provider(settings).finish(started, _redirect_uri(request, settings), dict(request.query_params))
@@ -76,7 +76,7 @@ def come_back(request: Request) -> Response:
 
 
 def _configured(request: Request) -> Settings:
-    settings = context_of(request).settings
+    settings = context_in(request).settings
     if not settings.oidc_ready:
         raise HTTPException(404, "no OpenID provider is configured")
     return settings
@@ -133,5 +133,5 @@ def _failed(request: Request, error: NovaError) -> Response:
     reason = TEXTS[language(request)]["openid_failed"].format(reason=error.message)
     status = error.http_status if error.http_status in (401, 409, 503) else 401
     page = login_page(request, error=reason, openid=True, status=status)
-    drop_cookie(page, request, STARTED, context_of(request).settings)
+    drop_cookie(page, request, STARTED, context_in(request).settings)
     return page
