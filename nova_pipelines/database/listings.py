@@ -1,26 +1,28 @@
 """Pages of long tables: only the columns that are shown, only the rows of the page.
 
-The page is cut out of an index first and joined with names afterwards, so that a page far back costs an index scan and
-no joins. Filters stand in the query: what somebody may not see is neither shown nor counted.
+Filters stand in the query: what somebody may not see is neither shown nor counted.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from typing import Any
+from weakref import WeakKeyDictionary
 
-from sqlalchemy import ColumnElement, RowMapping, Select, func, select, true
+from sqlalchemy import ColumnElement, Select, func, select, true
 from sqlalchemy.orm import Session
 
 from nova_pipelines.database.facturas import Invoice
 from nova_pipelines.database.nova import Client, Execution, Message, Workflow, WorkflowVersion
 
-_EXECUTION = (
-    *(Execution.id, Execution.task_id, Execution.workflow_id, Workflow.name.label("workflow")),
-    *(WorkflowVersion.number.label("version"), Client.slug.label("client"), Execution.status, Execution.error),
-    *(Execution.failed_node, Execution.run_id, Execution.message_id, Execution.document_ordinal),
-    *(Message.sender.label("from"), Message.subject, Execution.created_at, Execution.started_at),
-    *(Execution.completed_at, Execution.waits_until, Execution.cancelled_at, Execution.cancelled_by),
+#: columns of an execution itself, without its contexts
+_EXECUTION_FIELDS = (
+    *("id", "task_id", "workflow_id", "version_id", "client_id", "status", "error", "failed_node", "run_id"),
+    *("message_id", "document_ordinal", "created_at", "started_at", "completed_at", "waits_until"),
+    *("cancelled_at", "cancelled_by"),
 )
+_EXECUTION = (*(Execution.__table__.c[name] for name in _EXECUTION_FIELDS), Message.sender, Message.subject)
+_EXECUTION_NAMES = (*_EXECUTION_FIELDS, "from", "subject")
 #: columns of an invoice that are shown; not its document and its text
 INVOICE_FIELDS = (
     *("id", "client_slug", "status", "supplier_name", "supplier_tax_id", "invoice_number", "issue_date"),
@@ -28,7 +30,7 @@ INVOICE_FIELDS = (
     *("email_subject", "email_date", "pdf_filename", "pdf_size_bytes", "document_sha256", "ocr_method"),
     *("processed_by_workflow_id", "processed_by_execution_id", "processed_by_node_id", "created_at", "updated_at"),
 )
-_INVOICE = tuple(getattr(Invoice, name) for name in INVOICE_FIELDS)
+_INVOICE = tuple(Invoice.__table__.c[name] for name in INVOICE_FIELDS)
 
 
 def client_ids(session: Session, slugs: Collection[str]) -> list[int]:
@@ -51,19 +53,51 @@ def execution_filter(
     return wanted
 
 
-def page_of_executions(session: Session, wanted: ColumnElement[bool], *, skip: int, limit: int) -> list[RowMapping]:
-    """The newest first, without their contexts."""
-    numbers = select(Execution.id).where(wanted).order_by(Execution.id.desc()).offset(skip).limit(limit).subquery()
-    query = (
-        select(*_EXECUTION)
-        .join(numbers, numbers.c.id == Execution.id)
-        .join(Workflow, Workflow.id == Execution.workflow_id)
-        .join(WorkflowVersion, WorkflowVersion.id == Execution.version_id)
-        .outerjoin(Client, Client.id == Execution.client_id)
-        .outerjoin(Message, Message.id == Execution.message_id)
-        .order_by(Execution.id.desc())
-    )
-    return [row._mapping for row in session.execute(query)]
+def page_of_executions(session: Session, wanted: ColumnElement[bool], *, skip: int, limit: int) -> list[dict[str, Any]]:
+    """The newest first, without their contexts, with the names of what they belong to."""
+    query = _page(_EXECUTION, Execution.id, wanted, skip, limit).outerjoin(Message, Message.id == Execution.message_id)
+    rows = session.connection().execute(query).all()
+    found = [dict(zip(_EXECUTION_NAMES, row, strict=True)) for row in rows]
+    names = _names_of(session)
+    workflows = names.of(session, Workflow.id, Workflow.name, {row["workflow_id"] for row in found})
+    versions = names.of(session, WorkflowVersion.id, WorkflowVersion.number, {row["version_id"] for row in found})
+    clients = names.of(session, Client.id, Client.slug, {row["client_id"] for row in found} - {None})
+    for row in found:
+        client = row.pop("client_id")
+        row["workflow"], row["version"] = workflows[row["workflow_id"]], versions[row.pop("version_id")]
+        row["client"] = None if client is None else clients[client]
+    return found
+
+
+class _Names:
+    """Names by number, of what executions belong to: kept for ever, since they never change and nothing that has an
+    execution is ever deleted. To plan a join of five tables takes PostgreSQL longer than to read a page."""
+
+    def __init__(self) -> None:
+        self._known: dict[Any, dict[int, Any]] = {}
+
+    def of(self, session: Session, number: Any, name: Any, wanted: set[int]) -> dict[int, Any]:
+        known = self._known.setdefault(number, {})
+        if missing := sorted(wanted - known.keys()):
+            known |= {row[0]: row[1] for row in session.execute(select(number, name).where(number.in_(missing)))}
+        return known
+
+
+#: by database
+_names: WeakKeyDictionary[Any, _Names] = WeakKeyDictionary()
+
+
+def _names_of(session: Session) -> _Names:
+    return _names.setdefault(session.get_bind(), _Names())
+
+
+def _page(columns: Sequence[Any], number: Any, wanted: ColumnElement[bool], skip: int, limit: int) -> Any:
+    """A page. Of one further back, the numbers come from an index alone."""
+    query = select(*columns).order_by(number.desc())
+    if not skip:
+        return query.where(wanted).limit(limit)
+    numbers = select(number).where(wanted).order_by(number.desc()).offset(skip).limit(limit).subquery()
+    return query.join(numbers, numbers.c.id == number)
 
 
 def count_executions(session: Session, wanted: ColumnElement[bool], most: int | None) -> int:
@@ -81,11 +115,10 @@ def invoice_filter(*, clients: Collection[str] | None = None, status: str | None
     return wanted
 
 
-def page_of_invoices(session: Session, wanted: ColumnElement[bool], *, skip: int, limit: int) -> list[RowMapping]:
+def page_of_invoices(session: Session, wanted: ColumnElement[bool], *, skip: int, limit: int) -> list[dict[str, Any]]:
     """The newest first, without their documents and texts."""
-    numbers = select(Invoice.id).where(wanted).order_by(Invoice.id.desc()).offset(skip).limit(limit).subquery()
-    query = select(*_INVOICE).join(numbers, numbers.c.id == Invoice.id).order_by(Invoice.id.desc())
-    return [row._mapping for row in session.execute(query)]
+    rows = session.connection().execute(_page(_INVOICE, Invoice.id, wanted, skip, limit)).all()
+    return [dict(zip(INVOICE_FIELDS, row, strict=True)) for row in rows]
 
 
 def count_invoices(session: Session, wanted: ColumnElement[bool], most: int | None) -> int:

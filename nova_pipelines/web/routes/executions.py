@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from fastapi import APIRouter, Depends, Path, Query, Request, Response
 from sqlalchemy import select
@@ -44,7 +44,7 @@ def list_executions(
     with context.services.databases.nova.read() as session:
         clients = clients_for(session, who, client)
         wanted = execution_filter(statuses=[status] if status else (), workflow_id=workflow_id, clients=clients)
-        rows: list[Any] = [dict(row) for row in page_of_executions(session, wanted, skip=page.skip, limit=page.limit)]
+        rows = page_of_executions(session, wanted, skip=page.skip, limit=page.limit)
         key = ("executions", workflow_id, status, None if clients is None else tuple(clients))
         totals = request.app.state.totals
         return as_list(rows, page, lambda: totals.of(key, lambda most: count_executions(session, wanted, most)))

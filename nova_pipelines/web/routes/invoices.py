@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from fastapi import APIRouter, Depends, Path, Query, Request, Response
 
@@ -38,7 +38,7 @@ def list_invoices(
     slugs = slugs_for(who, client)
     wanted = invoice_filter(clients=slugs, status=status)
     with context.services.databases.facturas.read() as session:
-        rows: list[Any] = [dict(row) for row in page_of_invoices(session, wanted, skip=page.skip, limit=page.limit)]
+        rows = page_of_invoices(session, wanted, skip=page.skip, limit=page.limit)
         key = ("invoices", status, None if slugs is None else tuple(sorted(slugs)))
         totals = request.app.state.totals
         return as_list(rows, page, lambda: totals.of(key, lambda most: count_invoices(session, wanted, most)))
