@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 from importlib.resources import files
 from pathlib import Path
@@ -31,6 +32,25 @@ def dagster_home(settings: Settings) -> Path:
             remedy="make the folder, or unset DAGSTER_HOME to use the one under NOVA_HOME",
         )
     return home
+
+
+def make_storages(home: Path) -> None:
+    """Makes Dagster's own tables once, whoever comes first: it makes them without a lock, and two programs that start
+    at the same time on a new SQLite file write its version twice, which no program can read after."""
+    made = home / ".storages-made"
+    if made.exists():
+        return
+    with (home / ".storages.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if made.exists():
+            return
+        import dagster as dg
+
+        with dg.DagsterInstance.get() as instance:
+            instance.run_storage.get_runs_count()
+            instance.all_instigator_state()
+            instance.event_log_storage.get_maximum_record_id()
+        made.touch()
 
 
 def prepare_dagster_home(settings: Settings) -> Path:

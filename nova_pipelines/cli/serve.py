@@ -9,7 +9,7 @@ import typer
 import yaml
 
 from nova_pipelines.adapters import life_lock
-from nova_pipelines.cli.dagster_home import prepare_dagster_home
+from nova_pipelines.cli.dagster_home import make_storages, prepare_dagster_home
 from nova_pipelines.cli.engine import MODULE
 from nova_pipelines.cli.session import open_nova
 from nova_pipelines.compiler.dagster_calls import DAEMON_LOCK, LOCATION
@@ -68,7 +68,9 @@ def _log_level(settings: Settings) -> str:
 def _become(program: str, *, host: str = "", port: int = 0, parent: int = 0) -> None:
     """Turns this process into the keeper of the program."""
     settings = load_settings()
-    prepare_dagster_home(settings)
+    home = prepare_dagster_home(settings)
+    if program in ("code", "daemon", "web"):
+        make_storages(home)
     if program in ("daemon", "web"):
         write_workspace(settings)
     environment = {

@@ -4,6 +4,7 @@ environment, with ports, hosts and folders put in the place of the containers'."
 from __future__ import annotations
 
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -133,7 +134,8 @@ class Stack:
             "3000": str(self.ports[1]),
         }
         for place, here in places.items():
-            words = [word.replace(place, here) for word in words]
+            # whole numbers only: a free port may be 53000
+            words = [re.sub(rf"(?<!\d){re.escape(place)}(?!\d)", here, word) for word in words]
         return [str(ROOT / "deploy/entrypoint.sh"), *words]
 
     def run(self, service: str, words: Sequence[str] | None = None, *, seconds: float = 60, **variables: str) -> str:
