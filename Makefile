@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help install demo up test lint types bench latency crash storm clean constraints
+.PHONY: help install demo up test lint types bench latency fuzz crash storm clean constraints
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -44,6 +44,9 @@ bench: $(STAMP) ## CPU seconds for one invoice and for a run's start; the sandbo
 
 latency: $(STAMP) ## seconds from a mail's delivery to its row, part by part (some minutes, on a quiet machine)
 	$(BIN)/python -m benchmarks.latency
+
+fuzz: $(STAMP) ## schemathesis over the HTTP API for longer than the suite does (NOVA_FUZZ_EXAMPLES, 200)
+	NOVA_FUZZ_EXAMPLES=$${NOVA_FUZZ_EXAMPLES:-200} $(BIN)/python -m pytest --timeout 7200 nova_pipelines_tests/web/api/test_fuzz.py $(PYTEST_ARGS)
 
 crash: $(STAMP) ## what is too long for the suite: SIGKILL before and after every node, a thousand sandbox jobs (7 minutes)
 	$(BIN)/python -m pytest -m crash $(PYTEST_ARGS)

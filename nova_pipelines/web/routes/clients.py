@@ -17,6 +17,7 @@ from nova_pipelines.web.access import ADMIN_OF_ALL, VIEWER
 from nova_pipelines.web.answers import TOTAL, PageDep, as_json, as_list, refusals
 from nova_pipelines.web.bodies import Body, body_of, documented
 from nova_pipelines.web.context import WebContext, context_of
+from nova_pipelines.web.reads import reads
 from nova_pipelines.web.seeing import Who, seen_client
 from nova_pipelines.web.shapes import ClientShape
 
@@ -77,6 +78,7 @@ def add(body: Annotated[NewClient, Depends(body_of(NewClient))], context: Contex
     dependencies=[Depends(VIEWER)],
     summary="List clients by slug",
 )
+@reads
 def list_clients(who: Who, page: PageDep, context: Context) -> Response:
     wanted = select(Client) if who.clients is None else select(Client).where(Client.slug.in_(who.clients))
     query = wanted.order_by(Client.slug).offset(page.skip).limit(page.limit).options(selectinload(Client.credentials))
@@ -92,6 +94,7 @@ def list_clients(who: Who, page: PageDep, context: Context) -> Response:
     dependencies=[Depends(VIEWER)],
     summary="A client with its credentials, never a secret",
 )
+@reads
 def show(client_id: ClientKey, who: Who, context: Context) -> Response:
     with context.services.databases.nova.read() as session:
         return as_json(describe_client(seen_client(session, who, client_id)))

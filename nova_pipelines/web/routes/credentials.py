@@ -18,6 +18,7 @@ from nova_pipelines.domain.errors import PermanentError
 from nova_pipelines.web.access import ADMIN, VIEWER
 from nova_pipelines.web.answers import as_json, refusals
 from nova_pipelines.web.bodies import Body, body_of, documented
+from nova_pipelines.web.reads import reads
 from nova_pipelines.web.routes.clients import ClientKey, Context
 from nova_pipelines.web.seeing import Who, seen_client
 from nova_pipelines.web.shapes import CredentialShape
@@ -60,6 +61,7 @@ class NewCredential(Body):
     dependencies=[Depends(VIEWER)],
     summary="List a client's credentials, without their secrets",
 )
+@reads
 def list_credentials(client_id: ClientKey, who: Who, context: Context) -> Response:
     with context.services.databases.nova.read() as session:
         client = seen_client(session, who, client_id)

@@ -14,6 +14,7 @@ from nova_pipelines.database.nova import Execution
 from nova_pipelines.domain.errors import NotFound
 from nova_pipelines.web.access import VIEWER
 from nova_pipelines.web.answers import TOTAL, PageDep, as_json, as_list, refusals
+from nova_pipelines.web.reads import reads
 from nova_pipelines.web.routes.execute import ACTIVE, ExecutionId
 from nova_pipelines.web.routes.workflows import Context
 from nova_pipelines.web.seeing import Who, clients_for, seen_execution
@@ -32,6 +33,7 @@ TaskId = Annotated[str, Path(pattern="^[0-9a-f-]{36}$")]
     responses={200: TOTAL, **refusals()},
     summary="List executions, the newest first",
 )
+@reads
 def list_executions(
     who: Who,
     page: PageDep,
@@ -56,6 +58,7 @@ def list_executions(
     responses=refusals(404),
     summary="An execution with its contexts",
 )
+@reads
 def show(execution_id: ExecutionId, who: Who, context: Context) -> Response:
     with context.services.databases.nova.read() as session:
         listed = seen_execution(session, who, execution_id)
@@ -69,6 +72,7 @@ def show(execution_id: ExecutionId, who: Who, context: Context) -> Response:
     responses=refusals(404),
     summary="The chain of work: what each node got, did and left",
 )
+@reads
 def chain(execution_id: ExecutionId, who: Who, context: Context) -> Response:
     with context.services.databases.nova.read() as session:
         seen_execution(session, who, execution_id)
@@ -82,6 +86,7 @@ def chain(execution_id: ExecutionId, who: Who, context: Context) -> Response:
     responses=refusals(404),
     summary="How far an execution is, by its task",
 )
+@reads
 def task(task_id: TaskId, who: Who, context: Context) -> Response:
     with context.services.databases.nova.read() as session:
         number = session.scalar(select(Execution.id).where(Execution.task_id == task_id))

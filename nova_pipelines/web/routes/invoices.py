@@ -11,6 +11,7 @@ from nova_pipelines.database.listings import INVOICE_FIELDS, count_invoices, inv
 from nova_pipelines.domain.errors import NotFound
 from nova_pipelines.web.access import VIEWER
 from nova_pipelines.web.answers import TOTAL, PageDep, as_json, as_list, refusals
+from nova_pipelines.web.reads import reads
 from nova_pipelines.web.routes.executions import Slug
 from nova_pipelines.web.routes.workflows import Context
 from nova_pipelines.web.seeing import Who, slugs_for
@@ -27,6 +28,7 @@ InvoiceId = Annotated[int, Path(description="Number of an invoice")]
     responses={200: TOTAL, **refusals()},
     summary="List invoices, the newest first",
 )
+@reads
 def list_invoices(
     who: Who,
     page: PageDep,
@@ -45,6 +47,7 @@ def list_invoices(
 
 
 @router.get("/{invoice_id}", response_model=InvoiceShape, responses=refusals(404), summary="An invoice, with its text")
+@reads
 def show(invoice_id: InvoiceId, who: Who, context: Context) -> Response:
     with context.services.databases.facturas.read() as session:
         invoice = session.get(Invoice, invoice_id) if 0 < invoice_id < 2**31 else None

@@ -11,6 +11,7 @@ from nova_pipelines.nodes.alerts import Limits
 from nova_pipelines.nodes.mailbox_rows import mailbox_row
 from nova_pipelines.web.access import VIEWER
 from nova_pipelines.web.answers import as_json, refusals
+from nova_pipelines.web.reads import reads
 from nova_pipelines.web.routes.workflows import Context
 from nova_pipelines.web.seeing import Who
 from nova_pipelines.web.shapes import MailboxShape
@@ -19,6 +20,7 @@ router = APIRouter(prefix="/mailboxes", tags=["mailboxes"], dependencies=[Depend
 
 
 @router.get("", response_model=list[MailboxShape], responses=refusals(), summary="How each mailbox is")
+@reads
 def list_mailboxes(who: Who, context: Context) -> Response:
     limits, now = Limits.of(context.settings), utc_now()
     with context.services.databases.nova.read() as session:

@@ -13,6 +13,7 @@ from nova_pipelines.database.nova import WorkflowVersion
 from nova_pipelines.database.workflows import find_workflow
 from nova_pipelines.web.access import OPERATOR_OF_ALL, VIEWER_OF_ALL
 from nova_pipelines.web.answers import as_json, refusals
+from nova_pipelines.web.reads import reads
 from nova_pipelines.web.routes.workflows import Context, Threads, WorkflowId, publish
 from nova_pipelines.web.shapes import DifferenceShape, VersionShape, VersionSummary, WorkflowShape
 
@@ -46,6 +47,7 @@ def _shown(version: WorkflowVersion) -> dict[str, object]:
     dependencies=[Depends(VIEWER_OF_ALL)],
     summary="List the versions of a workflow, the newest first",
 )
+@reads
 def list_all(workflow_id: WorkflowId, context: Context) -> Response:
     with context.services.databases.nova.read() as session:
         return as_json(list_versions(session, find_workflow(session, workflow_id, include_inactive=True)))
@@ -58,6 +60,7 @@ def list_all(workflow_id: WorkflowId, context: Context) -> Response:
     dependencies=[Depends(VIEWER_OF_ALL)],
     summary="One version: its canonical form, and the text as it was written",
 )
+@reads
 def show(workflow_id: WorkflowId, number: Number, context: Context) -> Response:
     with context.services.databases.nova.read() as session:
         return as_json(_shown(_version(session, workflow_id, number)))
@@ -70,6 +73,7 @@ def show(workflow_id: WorkflowId, number: Number, context: Context) -> Response:
     dependencies=[Depends(VIEWER_OF_ALL)],
     summary="Compare two versions. [default: the last two]",
 )
+@reads
 def compare(
     workflow_id: WorkflowId,
     context: Context,

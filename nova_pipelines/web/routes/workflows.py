@@ -19,6 +19,7 @@ from nova_pipelines.web.answers import TOTAL, PageDep, as_json, as_list, refusal
 from nova_pipelines.web.background import Background, background_of
 from nova_pipelines.web.bodies import text_of
 from nova_pipelines.web.context import WebContext, context_of
+from nova_pipelines.web.reads import reads
 from nova_pipelines.web.shapes import WorkflowShape, WorkflowSummary
 
 router = APIRouter(prefix="/workflows", tags=["workflows"])
@@ -100,6 +101,7 @@ async def post(request: Request, context: Context, threads: Threads) -> Response
     dependencies=[Depends(VIEWER_OF_ALL)],
     summary="List workflows by number, without their graphs",
 )
+@reads
 def list_workflows(
     page: PageDep,
     context: Context,
@@ -127,6 +129,7 @@ def list_workflows(
     dependencies=[Depends(VIEWER_OF_ALL)],
     summary="A workflow with its newest definition",
 )
+@reads
 def show(workflow_id: WorkflowId, context: Context) -> Response:
     with context.services.databases.nova.read() as session:
         workflow = live_workflow(session, workflow_id)
