@@ -12,7 +12,7 @@ from typing import Any
 
 from sqlalchemy.orm import Session
 
-from nova_pipelines.cli.dagster_home import prepare_dagster_home
+from nova_pipelines.cli.dagster_home import make_storages, prepare_dagster_home
 from nova_pipelines.database.executions import close_unfinished
 from nova_pipelines.database.nova import Workflow
 from nova_pipelines.database.session import Database
@@ -53,7 +53,7 @@ def run_here(
     Raises DefinitionError when Dagster cannot load the job. Executions that the run left unfinished are
     closed as failed.
     """
-    prepare_dagster_home(settings)
+    make_storages(prepare_dagster_home(settings))
     import dagster as dg
     from dagster._core.definitions.reconstruct import ReconstructableRepository
 
