@@ -13,9 +13,9 @@ import time
 from pathlib import Path
 
 from nova_pipelines.adapters.imap import Mailbox
-from nova_pipelines.database.nova import Credential, MailFolder, Message
+from nova_pipelines.database.nova import MailFolder, Message
 from nova_pipelines.nodes.intake import scan_mailbox
-from nova_pipelines.nodes.services import Services, mailbox_config
+from nova_pipelines.nodes.services import Services
 from nova_pipelines.nodes.wiring import build_services
 from nova_pipelines.settings import load_settings
 
@@ -27,8 +27,7 @@ def peak_mb() -> float:
 
 
 def open_mailbox(services: Services) -> Mailbox:
-    with services.databases.nova.read() as session:
-        return Mailbox(mailbox_config(session.get_one(Credential, 1), services))
+    return Mailbox(services.mailbox(1))
 
 
 def first_poll(services: Services) -> dict[str, float]:

@@ -13,6 +13,7 @@ pytest_plugins = [
     "nova_pipelines_tests.fixtures.world",
     "nova_pipelines_tests.fixtures.e2b",
     "nova_pipelines_tests.fixtures.webhooks",
+    "nova_pipelines_tests.fixtures.oauth_mailbox",
 ]
 
 os.environ["DAGSTER_DISABLE_TELEMETRY"] = "1"

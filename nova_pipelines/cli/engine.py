@@ -10,7 +10,7 @@ import uuid
 from collections.abc import Sequence
 from typing import Any
 
-from nova_pipelines.cli.dagster_home import prepare_dagster_home
+from nova_pipelines.cli.dagster_home import make_storages, prepare_dagster_home
 from nova_pipelines.database.executions import close_unfinished
 from nova_pipelines.database.session import Database
 from nova_pipelines.domain.errors import DefinitionError, Problem
@@ -34,7 +34,7 @@ def run_here(
     Raises DefinitionError when Dagster cannot load the job. Executions that the run left unfinished are
     closed as failed.
     """
-    prepare_dagster_home(settings)
+    make_storages(prepare_dagster_home(settings))
     import dagster as dg
     from dagster._core.definitions.reconstruct import ReconstructableRepository
 

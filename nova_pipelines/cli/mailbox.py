@@ -3,7 +3,6 @@
 from typing import Annotated, Any
 
 import typer
-from sqlalchemy import select
 
 from nova_pipelines.cli import quarantine
 from nova_pipelines.cli.backfill import backfill
@@ -11,9 +10,8 @@ from nova_pipelines.cli.output import JsonFlag, emit, moment, note, say, table
 from nova_pipelines.cli.session import open_nova
 from nova_pipelines.database.alerts import open_alerts, undelivered
 from nova_pipelines.database.clients import find_client, mailboxes
-from nova_pipelines.database.mail_events import MailboxEvent
 from nova_pipelines.database.mail_places import places
-from nova_pipelines.database.mailbox_views import view_mailboxes
+from nova_pipelines.database.mailbox_views import list_events, view_mailboxes
 from nova_pipelines.database.nova import Client, Credential
 from nova_pipelines.database.session import require_file
 from nova_pipelines.database.types import utc_now
@@ -110,19 +108,11 @@ def events(
     as_json: JsonFlag = False,
 ) -> None:
     """List what happened to mailboxes, newest first: folders made anew, mails released, backfills."""
-    query = (
-        select(MailboxEvent, Client.slug)
-        .join(Credential, Credential.id == MailboxEvent.credential_id)
-        .join(Client, Client.id == Credential.client_id)
-        .order_by(MailboxEvent.id.desc())
-        .limit(limit)
-    )
     with open_nova() as nova, nova.read() as session:
-        if client:
-            query = query.where(Client.id == find_client(session, client).id)
+        client_id = find_client(session, client).id if client else None
         rows = [
             {"at": event.at, "client": slug, "folder": event.folder, "kind": event.kind, "detail": event.detail}
-            for event, slug in session.execute(query)
+            for event, slug in list_events(session, client_id=client_id, limit=limit)
         ]
     if as_json:
         emit(rows)

@@ -46,7 +46,7 @@ def list_(
 @app.command()
 def show(number: Number, as_json: JsonFlag = False) -> None:
     """Show one of them, and where it lies."""
-    with open_nova() as nova, nova.session() as session:
+    with open_nova() as nova, nova.read() as session:
         fields = _fields(*quarantine.find_quarantined(session, number))
     if as_json:
         emit(fields)

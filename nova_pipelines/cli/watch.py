@@ -16,7 +16,8 @@ from nova_pipelines.cli.keeper import Signals
 from nova_pipelines.cli.live import dagster_url
 from nova_pipelines.cli.output import JsonFlag, emit, moment, say
 from nova_pipelines.cli.session import open_nova
-from nova_pipelines.database.session import Database
+from nova_pipelines.database.session import Database, require_file
+from nova_pipelines.database.watchers import BEAT_SECONDS, beat, farewell, living_watchers
 from nova_pipelines.domain.errors import ConfigurationError, NovaError, TransientError
 from nova_pipelines.settings import Settings, load_settings
 
@@ -51,8 +52,6 @@ def watch(
 
 def watcher_line(nova: Database) -> str:
     """What `nova doctor` says of the watcher. Raises TransientError when it died."""
-    from nova_pipelines.database.watchers import living_watchers
-
     with nova.read() as session:
         alive = living_watchers(session)
     if not alive:
@@ -109,8 +108,6 @@ class Program:
 
     def run(self, signals: Signals) -> None:
         """Until a signal comes. A database that is away for a while ends nothing."""
-        from nova_pipelines.database.session import require_file
-
         require_file(self.nova)
         log.info("watcher starts", extra={"pid": os.getpid()})
         self.starter.start()
@@ -125,7 +122,7 @@ class Program:
     def _look(self) -> None:
         try:
             self.follow()
-            if time.monotonic() - self._beaten > self._beat_seconds or not self._beaten:
+            if time.monotonic() - self._beaten > BEAT_SECONDS or not self._beaten:
                 self.beat()
             self._well = True
         except NovaError as error:
@@ -133,12 +130,6 @@ class Program:
                 log.error("databases: %s", error)
             self._well = False
         self.watcher.look_after()
-
-    @property
-    def _beat_seconds(self) -> float:
-        from nova_pipelines.database.watchers import BEAT_SECONDS
-
-        return BEAT_SECONDS
 
     def follow(self) -> None:
         """Reads which workflows live on mail and from where, if that was changed, and makes the connections fit."""
@@ -155,8 +146,6 @@ class Program:
         self._record, self._read = record, time.monotonic()
 
     def beat(self) -> None:
-        from nova_pipelines.database.watchers import beat
-
         counts = self.watcher.counts()
         with self.nova.session() as session:
             beat(
@@ -174,8 +163,6 @@ class Program:
         self._beaten = time.monotonic()
 
     def _end(self) -> None:
-        from nova_pipelines.database.watchers import farewell
-
         self.starter.stop()
         cut = self.watcher.stop(STOP_SECONDS)
         try:

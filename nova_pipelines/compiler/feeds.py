@@ -14,6 +14,7 @@ from sqlalchemy import ColumnElement, func, select
 
 from nova_pipelines.compiler.plan import make_plan
 from nova_pipelines.database.clients import mailboxes
+from nova_pipelines.database.mail_places import Reader, places
 from nova_pipelines.database.nova import Catalog, Client, Credential, WorkflowVersion
 from nova_pipelines.database.session import Database
 from nova_pipelines.database.workflows import catalog_revision, versions_at, versions_by_id
@@ -95,18 +96,19 @@ def _changes(model: type[Client] | type[Credential]) -> tuple[ColumnElement[Any]
 
 def accounts_to_watch(nova: Database, feeds: Sequence[Feed]) -> list[Account]:
     """Every mailbox of an active client that feeds a workflow, with its folders; in a steady order."""
-    folders = sorted({feed.folder for feed in feeds})
+    folders: dict[int, list[str]] = {}
     with nova.read() as session:
-        accounts = [
+        for place in places(session, [Reader(feed.folder, feed.client_slugs) for feed in feeds]):
+            folders.setdefault(place.credential_id, []).append(place.folder)
+        return [
             Account(
                 credential_id=credential.id,
                 client_id=client.id,
                 slug=client.slug,
                 settings=dict(credential.settings),
                 secret=credential.secret,
-                folders=tuple(name for name in folders if any(feed.serves(client.slug, name) for feed in feeds)),
+                folders=tuple(folders[credential.id]),
             )
             for client, credential in mailboxes(session)
-            if credential.settings.get("imap_host")  # an account may be there for sending alone
+            if credential.id in folders
         ]
-    return [account for account in accounts if account.folders]

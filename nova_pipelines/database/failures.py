@@ -13,7 +13,7 @@ from typing import Any
 from sqlalchemy import URL, ExceptionContext
 from sqlalchemy.exc import DBAPIError, IntegrityError
 
-from nova_pipelines.domain.errors import ConfigurationError, NovaError, TransientError
+from nova_pipelines.domain.errors import ConfigurationError, NovaError, TransientError, Unavailable
 
 MIGRATE = "run `nova migrate`"
 
@@ -38,6 +38,9 @@ _BUSY_AT_CONNECT = ("starting up", "shutting down", "in recovery mode", "too man
 #: bytes; SQLite's shared memory grows by 32 KiB
 _SMALLEST_FREE = 64 * 1024
 
+#: work that waits for a database that is away is taken up again after so long
+COME_BACK_SECONDS = 30.0
+
 _QUOTE = re.compile(r"\nLINE \d+: .*(?:\n\s*\^)?")
 
 
@@ -50,18 +53,20 @@ def describe(url: URL) -> str:
     return f"PostgreSQL database {url.database} at {host}{port}"
 
 
-def translate(error: DBAPIError, url: URL, *, was_reached: bool) -> NovaError | None:
+def translate(error: DBAPIError, url: URL, *, was_reached: bool, in_service: bool = False) -> NovaError | None:
     """NOVA's error for an error of the driver; None where the caller must see the original.
 
-    `was_reached`: this process had a connection before, so that an unreachable server may come back.
+    `was_reached`: this process had a connection before, so that an unreachable server may come back. `in_service`: it
+    is one of a running installation, so that work waits for it.
     """
     if isinstance(error, IntegrityError):
         return None
-    sqlite = url.get_backend_name() == "sqlite"
-    return (_sqlite_failure if sqlite else _postgres_failure)(error, url, was_reached)
+    if url.get_backend_name() == "sqlite":
+        return _sqlite_failure(error, url)
+    return _postgres_failure(error, url, was_reached, in_service)
 
 
-def _sqlite_failure(error: DBAPIError, url: URL, was_reached: bool) -> NovaError | None:
+def _sqlite_failure(error: DBAPIError, url: URL) -> NovaError | None:
     where, reason = describe(url), str(error.orig)
     name = str(getattr(error.orig, "sqlite_errorname", ""))
     if "no such table" in reason or "no such column" in reason:
@@ -91,7 +96,7 @@ def _is_full(url: URL) -> bool:
         return False
 
 
-def _postgres_failure(error: DBAPIError, url: URL, was_reached: bool) -> NovaError | None:
+def _postgres_failure(error: DBAPIError, url: URL, was_reached: bool, in_service: bool) -> NovaError | None:
     where = describe(url)
     state = str(getattr(error.orig, "pgcode", None) or "")
     reason = _first_line(error.orig, url)
@@ -104,9 +109,12 @@ def _postgres_failure(error: DBAPIError, url: URL, was_reached: bool) -> NovaErr
         return _passing(where, "the connection was lost", reason)
     if state or error.statement is not None:  # not a failure to connect
         return None
+    remedy = "check that the server runs, and the host, port, name and password in its URL"
+    if in_service and not any(text in reason for text in _REFUSED):
+        # tries of seconds would be over before a server has started again: the work waits, and fails nothing
+        return Unavailable(f"{where} is not reachable: {reason}", after_seconds=COME_BACK_SECONDS, remedy=remedy)
     if any(text in reason for text in _BUSY_AT_CONNECT):
         return _passing(where, "the server takes no connection now", reason)
-    remedy = "check that the server runs, and the host, port, name and password in its URL"
     if was_reached and not any(text in reason for text in _REFUSED):
         return TransientError(f"{where} is not reachable any more: {reason}", remedy=remedy)
     return ConfigurationError(f"{where} is not reachable: {reason}", remedy=remedy)

@@ -12,9 +12,10 @@ from typing import Any
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
+from nova_pipelines.database.mail_events import MailboxEvent
 from nova_pipelines.database.mail_places import Place
 from nova_pipelines.database.mailbox_tables import MailboxState
-from nova_pipelines.database.nova import Execution, Message
+from nova_pipelines.database.nova import Client, Credential, Execution, Message
 
 #: of so many executions that were completed last, the time since their mail arrived counts
 LAST_COMPLETED = 200
@@ -128,6 +129,20 @@ def _waiting(session: Session) -> tuple[defaultdict[Key, dict[str, int]], dict[K
         counts[key][state] = count
         oldest[key] = min(oldest.get(key, since), since)
     return counts, oldest
+
+
+def list_events(session: Session, *, client_id: int | None = None, limit: int) -> list[tuple[MailboxEvent, str]]:
+    """What happened to mailboxes, each with its client's slug, newest first. `client_id`: only those of this client."""
+    query = (
+        select(MailboxEvent, Client.slug)
+        .join(Credential, Credential.id == MailboxEvent.credential_id)
+        .join(Client, Client.id == Credential.client_id)
+        .order_by(MailboxEvent.id.desc())
+        .limit(limit)
+    )
+    if client_id is not None:
+        query = query.where(Client.id == client_id)
+    return [(event, slug) for event, slug in session.execute(query)]
 
 
 def quarantined() -> Any:

@@ -28,10 +28,13 @@ def list_quarantined(
     return [(message, slug) for message, slug in session.execute(query.order_by(Message.id))]
 
 
-def find_quarantined(session: Session, number: int) -> tuple[Message, str]:
-    """One of them with its client's slug. Raises NotFound for a number that there is not, Conflict for another mail."""
+def find_quarantined(session: Session, number: int, *, lock: bool = False) -> tuple[Message, str]:
+    """One of them with its client's slug; `lock`: to change it. Raises NotFound for a number that there is not,
+    Conflict for another mail."""
     query = select(Message, Client.slug).join(Client, Client.id == Message.client_id).where(Message.id == number)
-    row = session.execute(query.with_for_update(of=Message)).first() if 0 < number <= _MAX_ID else None
+    if lock:
+        query = query.with_for_update(of=Message)
+    row = session.execute(query).first() if 0 < number <= _MAX_ID else None
     remedy = "`nova mailbox quarantine list` shows those that were set aside"
     if row is None:
         raise NotFound(f"there is no mail {number}", remedy=remedy)
@@ -43,7 +46,7 @@ def find_quarantined(session: Session, number: int) -> tuple[Message, str]:
 
 def release(session: Session, number: int, *, by: str) -> Message:
     """Has a mail read again: its attempts begin anew. Raises as `find_quarantined` does."""
-    message, _ = find_quarantined(session, number)
+    message, _ = find_quarantined(session, number, lock=True)
     message.status, message.attempts, message.error = "seen", 0, None
     message.handled_at = message.handled_by = message.handled_note = None
     _event(session, message, "quarantine_released", by)
@@ -55,7 +58,7 @@ def settle(session: Session, number: int, *, by: str, note: str) -> Message:
 
     Raises as `find_quarantined` does, and Conflict when somebody has settled it already.
     """
-    message, _ = find_quarantined(session, number)
+    message, _ = find_quarantined(session, number, lock=True)
     if message.handled_at is not None:
         raise Conflict(
             f"mail {number} was settled by {message.handled_by} at {message.handled_at:%Y-%m-%d %H:%M} UTC",

@@ -140,10 +140,15 @@ if hasattr(os, "register_at_fork"):
 
 
 class Database:
-    """One database: its engine and its two kinds of session. Errors come out as those of `domain.errors`."""
+    """One database: its engine and its two kinds of session. Errors come out as those of `domain.errors`.
 
-    def __init__(self, url: str, *, pooled: bool = True) -> None:
+    `in_service`: it belongs to a running installation. Where it cannot be reached then, work waits (Unavailable); else
+    that is taken for a mistake in its URL until it was reached once (ConfigurationError).
+    """
+
+    def __init__(self, url: str, *, pooled: bool = True, in_service: bool = False) -> None:
         self.engine = open_engine(url, pooled=pooled)
+        self._in_service = in_service
         #: once reached, a failure to connect counts as passing
         self.was_reached = False
         self._writing = sessionmaker(self.engine, expire_on_commit=False)
@@ -186,7 +191,7 @@ class Database:
         try:
             yield
         except DBAPIError as error:
-            readable = translate(error, self.url, was_reached=self.was_reached)
+            readable = translate(error, self.url, was_reached=self.was_reached, in_service=self._in_service)
             if readable is None:
                 raise
             raise readable from error
@@ -215,9 +220,9 @@ class Databases:
         self.close()
 
 
-def open_databases(nova_url: str, facturas_url: str) -> Databases:
+def open_databases(nova_url: str, facturas_url: str, *, in_service: bool = False) -> Databases:
     """Both databases by their SQLAlchemy URLs. Nothing is connected or made before the first session."""
-    return Databases(Database(nova_url), Database(facturas_url))
+    return Databases(Database(nova_url, in_service=in_service), Database(facturas_url, in_service=in_service))
 
 
 def require_file(database: Database) -> None:

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from sqlalchemy import exists, func, select
 from sqlalchemy.orm import Session
 
+from nova_pipelines.database.mailbox_views import quarantined
 from nova_pipelines.database.nova import Client, Execution, Message, Workflow
 from nova_pipelines.nodes.services import Services
 
@@ -68,8 +69,7 @@ def make_executions(
 
 def _settled_below(session: Session) -> int:
     """Every mail with a smaller number has gone its way: none of them will be assigned later."""
-    waits = Message.status.in_(["seen", "stored"]) | ((Message.status == "quarantined") & Message.handled_at.is_(None))
-    first = session.scalar(select(func.min(Message.id)).where(waits))
+    first = session.scalar(select(func.min(Message.id)).where(Message.status.in_(["seen", "stored"]) | quarantined()))
     # numbers are given before they are committed: what is on its way has one of the last
     newest = (session.scalar(select(func.max(Message.id))) or 0) - ON_THEIR_WAY
     return newest if first is None else min(first, newest)

@@ -18,7 +18,8 @@ from nova_pipelines.database.nova import Credential, Message
 from nova_pipelines.domain.errors import ConfigurationError
 from nova_pipelines.nodes.intake import ScanReport, take_in
 from nova_pipelines.nodes.mail_download import provider_of
-from nova_pipelines.nodes.services import Services, mailbox_config
+from nova_pipelines.nodes.reconciling import Folder, known_uids
+from nova_pipelines.nodes.services import Services
 
 #: mails whose headers are in hand at once
 BATCH = 100
@@ -76,11 +77,11 @@ def plan_backfill(services: Services, span: Span, *, limit: int | None = None) -
     Raises TransientError, CredentialError and NotFound as every search does.
     """
     plan = Plan()
-    with _open(services, span.credential_id) as mailbox:
+    with Mailbox(services.mailbox(span.credential_id)) as mailbox:
         uidvalidity = mailbox.select(span.folder).uidvalidity
         uids = mailbox.received_since(span.since, span.before)
         with services.databases.nova.read() as session:
-            known = _known(session, span, uidvalidity)
+            known = known_uids(session, Folder(span.credential_id, span.folder, uidvalidity), uids)
         plan.found, plan.known = len(uids), sum(uid in known for uid in uids)
         fresh = [uid for uid in uids if uid not in known][:limit]
         for batch in _batches(fresh):
@@ -104,12 +105,11 @@ def run_backfill(
     Raises what a search raises; what was taken until then stays, and the next call goes on after it.
     """
     done = Done()
-    with _open(services, span.credential_id) as mailbox:
-        uidvalidity = mailbox.select(span.folder).uidvalidity
-        place = (span.credential_id, span.folder, uidvalidity)
+    with Mailbox(services.mailbox(span.credential_id)) as mailbox:
+        place = Folder(span.credential_id, span.folder, mailbox.select(span.folder).uidvalidity)
         uids = mailbox.received_since(span.since, span.before)
         with services.databases.nova.session() as session:
-            known = _known(session, span, uidvalidity)
+            known = known_uids(session, place, uids)
             provider = provider_of(session.get_one(Credential, span.credential_id).settings)
             record_event(session, span.credential_id, "backfill", folder=span.folder, detail=_detail(span, uids, by))
         fresh = [uid for uid in uids if uid not in known]
@@ -123,22 +123,6 @@ def run_backfill(
                 take_in(services, mailbox, place, header, done.report, provider=provider, anew=True)
             progress(min((number + 1) * BATCH, len(wanted)), len(wanted))
     return done
-
-
-def _open(services: Services, credential_id: int) -> Mailbox:
-    with services.databases.nova.read() as session:
-        return Mailbox(mailbox_config(session.get_one(Credential, credential_id), services))
-
-
-def _known(session: Session, span: Span, uidvalidity: int) -> set[int]:
-    """UIDs that the ledger has; one that was claimed and never stored is taken up."""
-    query = select(Message.uid).where(
-        Message.credential_id == span.credential_id,
-        Message.folder == span.folder,
-        Message.uidvalidity == uidvalidity,
-        Message.status != "seen",
-    )
-    return set(session.scalars(query))
 
 
 def _batches(uids: Sequence[int]) -> list[Sequence[int]]:

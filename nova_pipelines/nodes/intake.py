@@ -11,7 +11,6 @@ import time
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
-from typing import Any
 
 from sqlalchemy import bindparam, func, select
 from sqlalchemy.exc import IntegrityError
@@ -32,13 +31,14 @@ from nova_pipelines.nodes.recognition import (
 from nova_pipelines.nodes.reconciling import (
     Folder,
     Unfinished,
+    known_uids,
     leave_old_folder,
     mark_gone,
     note_failure,
     read_headers,
     unfinished,
 )
-from nova_pipelines.nodes.services import Services, mailbox_config
+from nova_pipelines.nodes.services import Services
 
 
 @dataclass(slots=True)
@@ -72,18 +72,13 @@ def scan_mailbox(
     """
     report = ScanReport()
     try:
-        with _open(services, credential_id) if mailbox is None else nullcontext(mailbox) as opened:
+        with Mailbox(services.mailbox(credential_id)) if mailbox is None else nullcontext(mailbox) as opened:
             _scan(services, opened, credential_id, folder, limit, deadline, report)
     except NovaError as error:
         _record_health(services, credential_id, folder, error)
         raise
     _record_health(services, credential_id, folder, None, waiting=report.waiting)
     return report
-
-
-def _open(services: Services, credential_id: int) -> Mailbox:
-    with services.databases.nova.read() as session:
-        return Mailbox(mailbox_config(session.get_one(Credential, credential_id), services))
 
 
 def _scan(
@@ -96,12 +91,12 @@ def _scan(
     report: ScanReport,
 ) -> None:
     state = mailbox.opened(folder)
-    place = (credential_id, folder, state.uidvalidity)
+    place = Folder(credential_id, folder, state.uidvalidity)
     first_uid, provider, anew, claimed = _begin(services, place, state)
     candidates = mailbox.candidates(first_uid)
     if not mailbox.settled.issuperset(candidates):
         with services.databases.nova.read() as session:
-            mailbox.settled |= _known(session, *place, candidates, mailbox.settled)
+            mailbox.settled |= known_uids(session, place, candidates, mailbox.settled)
     waiting = sorted((set(candidates) - mailbox.settled - claimed.resting) | claimed.again)
     report.complete, report.waiting = len(waiting) <= limit, len(waiting)
     for uid, header in read_headers(services, mailbox, place, waiting[:limit], claimed.again):
@@ -115,8 +110,8 @@ def _scan(
             take_in(services, mailbox, place, header, report, provider=provider, anew=anew)
     if report.complete and anew:
         with services.databases.nova.session() as session:
-            leave_old_folder(session, *place)
-    _raise_mark(services, *place, first_uid, candidates)
+            leave_old_folder(session, place)
+    _raise_mark(services, place, first_uid, candidates)
 
 
 def take_in(
@@ -139,19 +134,18 @@ def take_in(
 def _begin(services: Services, place: Folder, state: FolderState) -> tuple[int, Provider | None, bool, Unfinished]:
     """From which UID on mails count whether read or not, whose word on senders counts, whether the folder was made
     anew, and what is claimed there. All that a search asks of the ledger where nothing is new: it comes often."""
-    values: dict[str, Any] = dict(zip(_NAMES, place, strict=True))
+    values = place._asdict()
     with services.databases.nova.read() as session:
         settings, first_uid, validities = session.execute(_FOLDER, values).one()
-        claimed = unfinished(session, *place)
+        claimed = unfinished(session, place)
     if first_uid is None:
         with services.databases.nova.session() as session:
             row = session.scalars(select(MailFolder).filter_by(**values)).first()
-            first_uid = (row or new_folder(session, *place[:2], state)).first_uid
+            first_uid = (row or new_folder(session, place.credential_id, place.folder, state)).first_uid
             validities = session.scalars(_VALIDITIES, values).one()
     return first_uid, provider_of(settings), validities > 1, claimed
 
 
-_NAMES = ("credential_id", "folder", "uidvalidity")
 # built once: to build a statement costs several times what to run it does
 _VALIDITIES = select(func.count(MailFolder.id)).where(
     MailFolder.credential_id == bindparam("credential_id"), MailFolder.folder == bindparam("folder")
@@ -168,26 +162,7 @@ _FOLDER = (
 )
 
 
-def _known(
-    session: Session, credential_id: int, folder: str, uidvalidity: int, uids: Sequence[int], known: set[int]
-) -> set[int]:
-    """Of these UIDs (ascending) those that the ledger is done with, beyond those of which that is `known`."""
-    asked = [uid for uid in uids if uid not in known]
-    if not asked:
-        return set()
-    query = select(Message.uid).where(
-        Message.credential_id == credential_id,
-        Message.folder == folder,
-        Message.uidvalidity == uidvalidity,
-        Message.uid.between(asked[0], asked[-1]),
-        Message.status != "seen",
-    )
-    return set(session.scalars(query)).intersection(asked)
-
-
-def _raise_mark(
-    services: Services, credential_id: int, folder: str, uidvalidity: int, first_uid: int, candidates: Sequence[int]
-) -> None:
+def _raise_mark(services: Services, place: Folder, first_uid: int, candidates: Sequence[int]) -> None:
     """Lets the next scans begin behind the mails that are done with: up to the first that is not.
 
     One that is missing in the ledger, or was claimed and not stored, holds the mark, so that none is skipped.
@@ -195,30 +170,32 @@ def _raise_mark(
     recent = [uid for uid in candidates if uid >= first_uid]
     if not recent:
         return
-    place = {"credential_id": credential_id, "folder": folder, "uidvalidity": uidvalidity}
     with services.databases.nova.read() as session:
-        done = _known(session, credential_id, folder, uidvalidity, recent, set())
-        claimed = select(func.min(Message.uid)).filter_by(**place, status="seen").where(Message.uid >= first_uid)
+        done = known_uids(session, place, recent)
+        claimed = (
+            select(func.min(Message.uid)).filter_by(**place._asdict(), status="seen").where(Message.uid >= first_uid)
+        )
         unsettled = [uid for uid in (session.scalar(claimed),) if uid is not None]
     mark = min([*unsettled, *(uid for uid in recent if uid not in done), recent[-1] + 1])
     if mark > first_uid:
         with services.databases.nova.session() as session:
-            session.scalars(select(MailFolder).filter_by(**place)).one().first_uid = mark
+            session.scalars(select(MailFolder).filter_by(**place._asdict())).one().first_uid = mark
 
 
-def _ledger_row(services: Services, where: Folder, header: MailHeader, report: ScanReport, anew: bool) -> int | None:
+def _ledger_row(services: Services, place: Folder, header: MailHeader, report: ScanReport, anew: bool) -> int | None:
     """Claims a mail. Returns the number of its row; None if it is a known mail at another place."""
-    place: dict[str, Any] = dict(zip(_NAMES, where, strict=True)) | {"uid": header.uid}
+    values = place._asdict() | {"uid": header.uid}
     with services.databases.nova.session() as session:
-        message = session.scalar(_AT_PLACE, place)
+        message = session.scalar(_AT_PLACE, values)
         if message is None:
-            message = Message(**place, client_id=session.scalars(_CLIENT, {"id": where[0]}).one(), attempts=1)
+            client_id = session.scalars(_CLIENT, {"id": place.credential_id}).one()
+            message = Message(**values, client_id=client_id, attempts=1)
             try:
                 with session.begin_nested():
                     session.add(message)
                 report.new += 1
             except IntegrityError:  # another scan of this mailbox was faster
-                message = session.scalars(_AT_PLACE, place).one()
+                message = session.scalars(_AT_PLACE, values).one()
                 message.attempts += 1
         else:
             message.attempts += 1

@@ -9,6 +9,7 @@ from collections.abc import Collection, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import NamedTuple
 
 from sqlalchemy import ColumnElement, Select, bindparam, select
 from sqlalchemy.exc import IntegrityError
@@ -29,7 +30,13 @@ FIRST_REST = timedelta(seconds=10)
 #: a claim that is younger may be of somebody who is reading the mail right now
 IN_HAND = timedelta(minutes=10)
 
-Folder = tuple[int, str, int]  # credential, name, UIDVALIDITY
+
+class Folder(NamedTuple):
+    """A folder of a mailbox as long as its UIDs mean the same mails. The names are those of the tables' columns."""
+
+    credential_id: int
+    folder: str
+    uidvalidity: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,13 +52,10 @@ def rest(attempts: int) -> timedelta:
     return FIRST_REST * 2 ** min(max(attempts, 1) - 1, 20)
 
 
-def unfinished(
-    session: Session, credential_id: int, folder: str, uidvalidity: int, *, now: datetime | None = None
-) -> Unfinished:
+def unfinished(session: Session, place: Folder, *, now: datetime | None = None) -> Unfinished:
     """The claimed and not stored mails of a folder."""
     moment = now or utc_now()
-    place = {"credential_id": credential_id, "folder": folder, "uidvalidity": uidvalidity}
-    rows = session.execute(_UNFINISHED, place).all()
+    rows = session.execute(_UNFINISHED, place._asdict()).all()
     # without an attempt: released by a person, who waits for it
     resting = {uid for uid, attempts, changed_at in rows if attempts and changed_at + rest(attempts) > moment}
     return Unfinished(frozenset(row.uid for row in rows if row.uid not in resting), frozenset(resting))
@@ -59,9 +63,19 @@ def unfinished(
 
 # built once: to build a statement costs several times what to run it does
 _UNFINISHED = select(Message.uid, Message.attempts, Message.updated_at).where(
-    Message.status == "seen",
-    *(getattr(Message, name) == bindparam(name) for name in ("credential_id", "folder", "uidvalidity")),
+    Message.status == "seen", *(getattr(Message, name) == bindparam(name) for name in Folder._fields)
 )
+
+
+def known_uids(session: Session, place: Folder, uids: Sequence[int], known: Collection[int] = ()) -> set[int]:
+    """Of these UIDs (ascending) those that the ledger is done with, beyond those of which that is `known`. A mail that
+    was claimed and never stored is none of them."""
+    asked = [uid for uid in uids if uid not in known]
+    if not asked:
+        return set()
+    query = select(Message.uid).filter_by(**place._asdict())
+    query = query.where(Message.uid.between(asked[0], asked[-1]), Message.status != "seen")
+    return set(session.scalars(query)).intersection(asked)
 
 
 def read_headers(
@@ -85,7 +99,7 @@ def read_headers(
                 header = mailbox.headers([uid]).get(uid)
             except TransientError as error:
                 with services.databases.nova.session() as session:
-                    row = session.scalar(_seen(*place[:2]).where(_at(place, uid)).with_for_update())
+                    row = session.scalar(_seen(place).where(_at(place, uid)).with_for_update())
                     if row is not None:
                         row.attempts += 1
                         note_failure(row, error)
@@ -96,13 +110,10 @@ def read_headers(
 def claim(services: Services, place: Folder, uids: Sequence[int]) -> None:
     """Rows for mails of which nothing is known yet but where they lie. Those that have one keep it."""
     with services.databases.nova.session() as session:
-        there = select(Message.uid).where(
-            Message.credential_id == place[0], Message.folder == place[1], Message.uidvalidity == place[2]
-        )
-        client_id = session.get_one(Credential, place[0]).client_id
-        names = ("credential_id", "folder", "uidvalidity")
+        there = select(Message.uid).filter_by(**place._asdict())
+        client_id = session.get_one(Credential, place.credential_id).client_id
         for uid in sorted(set(uids) - set(session.scalars(there))):
-            row = Message(**dict(zip(names, place, strict=True)), uid=uid, client_id=client_id, attempts=0)
+            row = Message(**place._asdict(), uid=uid, client_id=client_id, attempts=0)
             with suppress(IntegrityError), session.begin_nested():  # another scan of this mailbox was faster
                 session.add(row)
 
@@ -123,21 +134,21 @@ def note_failure(row: Message, error: TransientError) -> bool:
 def mark_gone(services: Services, place: Folder, uid: int) -> None:
     """A mail is not on the server any more: if it was claimed, somebody removed it before it was read."""
     with services.databases.nova.session() as session:
-        row = session.scalar(_seen(*place[:2]).where(_at(place, uid)).with_for_update())
+        row = session.scalar(_seen(place).where(_at(place, uid)).with_for_update())
         if row is not None and row.created_at < utc_now() - IN_HAND:
             _gone(session, row, "it was removed from the folder before it could be read")
 
 
-def leave_old_folder(session: Session, credential_id: int, folder: str, uidvalidity: int) -> None:
+def leave_old_folder(session: Session, place: Folder) -> None:
     """After everything of a folder that was made anew was read: what is left of claims under older UIDVALIDITYs.
 
     A mail that came in again under its new UID is a duplicate; one that did not was removed with the old folder.
     """
-    for row in session.scalars(_seen(credential_id, folder).where(Message.uidvalidity != uidvalidity)):
+    for row in session.scalars(_seen(place).where(Message.uidvalidity != place.uidvalidity)):
         twin = session.scalars(
             select(Message.id)
             .where(
-                Message.credential_id == credential_id,
+                Message.credential_id == place.credential_id,
                 Message.message_id == row.message_id,
                 Message.sender == row.sender,
                 Message.status.in_(["stored", "assigned", "duplicate"]),
@@ -157,10 +168,9 @@ def _gone(session: Session, row: Message, reason: str) -> None:
 
 
 def _at(place: Folder, uid: int) -> ColumnElement[bool]:
-    return (Message.uidvalidity == place[2]) & (Message.uid == uid)
+    return (Message.uidvalidity == place.uidvalidity) & (Message.uid == uid)
 
 
-def _seen(credential_id: int, folder: str) -> Select[Message]:
-    return select(Message).where(
-        Message.credential_id == credential_id, Message.folder == folder, Message.status == "seen"
-    )
+def _seen(place: Folder) -> Select[Message]:
+    """Claimed mails of the folder, under any UIDVALIDITY."""
+    return select(Message).filter_by(credential_id=place.credential_id, folder=place.folder, status="seen")

@@ -106,6 +106,11 @@ class Services:
                 )
             return smtp_config(credential, self), sender_address(credential)
 
+    def mailbox(self, credential_id: int) -> MailboxConfig:
+        """How to read the mailbox of a credential. Raises CredentialError when it cannot be decrypted."""
+        with self.databases.nova.read() as session:
+            return mailbox_config(session.get_one(Credential, credential_id), self)
+
     def close(self) -> None:
         self._sessions.clear()
         self._stack.close()

@@ -11,9 +11,9 @@ from sqlalchemy.orm import aliased
 from nova_pipelines.adapters.imap import Mailbox
 from nova_pipelines.database.mail_events import record_event
 from nova_pipelines.database.mailboxes import due
-from nova_pipelines.database.nova import Credential, Execution, Message
+from nova_pipelines.database.nova import Execution, Message
 from nova_pipelines.domain.errors import NotFound, NovaError, PermanentError
-from nova_pipelines.nodes.services import Services, mailbox_config
+from nova_pipelines.nodes.services import Services
 
 #: the same refusal is written down again for a person only after this time; it is tried at every tick
 _REFUSAL_KEPT = timedelta(hours=1)
@@ -61,9 +61,7 @@ def _flag_all(
     done: list[int] = []
     refused: dict[int, NovaError] = {}
     try:
-        with services.databases.nova.read() as session:
-            config = mailbox_config(session.get_one(Credential, credential_id), services)
-        with Mailbox(config) as mailbox:
+        with Mailbox(services.mailbox(credential_id)) as mailbox:
             if mailbox.select(folder).uidvalidity != uidvalidity:
                 return list(messages), None  # the folder was made anew: these UIDs now mean other mails
             for message_id, uid in messages.items():

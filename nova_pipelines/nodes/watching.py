@@ -16,11 +16,10 @@ from dataclasses import dataclass, replace
 
 from nova_pipelines.adapters.imap import MailboxConfig
 from nova_pipelines.adapters.imap_idle import Bell, WatchedMailbox
-from nova_pipelines.database.mailboxes import record_failure
-from nova_pipelines.database.nova import Credential
+from nova_pipelines.database.mailboxes import BACK_OFF, record_failure
 from nova_pipelines.domain.errors import ConfigurationError, CredentialError, NotFound, NovaError, PermanentError
 from nova_pipelines.nodes.intake import ScanReport, scan_mailbox
-from nova_pipelines.nodes.services import Services, mailbox_config
+from nova_pipelines.nodes.services import Services
 from nova_pipelines.nodes.turns import Turns
 from nova_pipelines.nodes.watch_plan import Route
 
@@ -44,9 +43,9 @@ class WatchPolicy:
     idle: float = 540.0
     poll: float = 15.0
     answer: float = 20.0
-    #: a refused login is tried slowly, since servers lock accounts; a network is tried soon
-    back_off_refused: tuple[float, float] = (120.0, 3600.0)
-    back_off_folder: tuple[float, float] = (30.0, 900.0)
+    #: as every search of a mailbox waits, but sooner where a connection broke: it is what this program is for
+    back_off_refused: tuple[float, float] = BACK_OFF["credential"]
+    back_off_folder: tuple[float, float] = BACK_OFF["folder"]
     back_off_broken: tuple[float, float] = (1.0, 60.0)
 
     def pause(self, error: Exception, failures: int) -> float:
@@ -143,10 +142,7 @@ class Watch(threading.Thread):
             raise
 
     def _config(self) -> MailboxConfig:
-        with self._services.databases.nova.read() as session:
-            credential = session.get_one(Credential, self.route.credential_id)
-            config = mailbox_config(credential, self._services)
-        return replace(config, timeout_seconds=self._policy.answer)
+        return replace(self._services.mailbox(self.route.credential_id), timeout_seconds=self._policy.answer)
 
     def _serve(self, mailbox: WatchedMailbox) -> None:
         """Searches and waits by turns, as long as the connection is good."""

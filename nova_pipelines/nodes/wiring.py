@@ -22,7 +22,8 @@ CLOUD = "e2b"
 
 def build_services(settings: Settings, *, run_id: str | None = None) -> Services:
     """The services of a process, or of a run. Connects to nothing yet. Raises ConfigurationError for wrong settings."""
-    databases = open_databases(settings.database_url, settings.facturas_database_url)
+    # there is a run because the installation works: a database that is away now comes back
+    databases = open_databases(settings.database_url, settings.facturas_database_url, in_service=run_id is not None)
     return Services(
         databases=databases,
         store=DocumentStore(settings.documents_url),

@@ -3,49 +3,19 @@
 from __future__ import annotations
 
 import base64
-import shutil
 import socket
-import tempfile
 import traceback
-from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
 
 import pytest
 
 from nova_pipelines.adapters.imap import Mailbox, MailboxConfig
 from nova_pipelines.adapters.smtp import SmtpConfig, check
 from nova_pipelines.domain.errors import ConfigurationError, CredentialError, TransientError
-from nova_pipelines_tests.fixtures.dovecot import DovecotServer, MailUser, require_dovecot
+from nova_pipelines_tests.fixtures.dovecot import DovecotServer, MailUser
+from nova_pipelines_tests.fixtures.oauth_mailbox import oauth_dovecot
 from nova_pipelines_tests.fixtures.smtp_sink import OAuthSink
 from nova_pipelines_tests.fixtures.sockets import talking_server
 from nova_pipelines_tests.fixtures.token_server import TokenServer
-
-DOVECOT = """
-auth_mechanisms = plain login {mechanisms}
-passdb {{
-  driver = oauth2
-  mechanisms = xoauth2 oauthbearer
-  args = {folder}/oauth2.conf
-}}
-"""
-
-
-@contextmanager
-def oauth_dovecot(server: TokenServer, *, mechanisms: str = "xoauth2 oauthbearer") -> Iterator[DovecotServer]:
-    """A Dovecot whose users log in by the tokens of `server` too."""
-    require_dovecot()
-    folder = Path(tempfile.mkdtemp(prefix="nova-oauth-", dir="/tmp"))
-    try:
-        folder.chmod(0o755)
-        (folder / "oauth2.conf").write_text(
-            f"tokeninfo_url = {server.url}/tokeninfo?access_token=\n"
-            "username_attribute = email\nactive_attribute = active\nactive_value = true\n"
-        )
-        with DovecotServer(DOVECOT.format(folder=folder, mechanisms=mechanisms)) as dovecot:
-            yield dovecot
-    finally:
-        shutil.rmtree(folder)
 
 
 @pytest.fixture(scope="module")

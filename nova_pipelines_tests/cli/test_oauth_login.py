@@ -10,29 +10,10 @@ import urllib.request
 import pytest
 
 from nova_pipelines.cli import oauth_login
-from nova_pipelines_tests.adapters.test_xoauth2 import oauth_dovecot
 from nova_pipelines_tests.cli.conftest import Nova
 from nova_pipelines_tests.fixtures.dovecot import MailUser
 from nova_pipelines_tests.fixtures.smtp_sink import OAuthSink
 from nova_pipelines_tests.fixtures.token_server import CLIENT_ID, CLIENT_SECRET, TokenServer
-
-
-@pytest.fixture(scope="module")
-def provider():
-    with TokenServer(rotate=True) as server:
-        server.interval = 0.01
-        yield server
-
-
-@pytest.fixture(scope="module")
-def imap(provider: TokenServer):
-    with oauth_dovecot(provider) as dovecot:
-        yield dovecot
-
-
-@pytest.fixture
-def user(imap) -> MailUser:
-    return imap.new_user()
 
 
 def log_in(nova: Nova, user: MailUser, smtp_port: int, provider: TokenServer, *more: str, code: int = 0, **options):
@@ -48,21 +29,23 @@ def log_in(nova: Nova, user: MailUser, smtp_port: int, provider: TokenServer, *m
 
 @pytest.mark.parametrize("way", ["device", "app", "browser", "paste"])
 def test_logging_in_from_the_command_line(
-    nova: Nova, user: MailUser, provider: TokenServer, monkeypatch: pytest.MonkeyPatch, way: str
+    nova: Nova, oauth_user: MailUser, oauth_provider: TokenServer, monkeypatch: pytest.MonkeyPatch, way: str
 ):
     monkeypatch.setenv("APP_SECRET", CLIENT_SECRET)
-    provider.device_user, provider.pending = user.name, ["authorization_pending"]
+    oauth_provider.device_user, oauth_provider.pending = oauth_user.name, ["authorization_pending"]
     nova("client", "add", "idom")
-    with OAuthSink(provider.users) as sink:
+    with OAuthSink(oauth_provider.users) as sink:
         if way == "device":
-            said = log_in(nova, user, sink.port, provider, "--oauth", "microsoft", "--tenant", "idom.example")
+            said = log_in(
+                nova, oauth_user, sink.port, oauth_provider, "--oauth", "microsoft", "--tenant", "idom.example"
+            )
             assert "open https://login.example/device in any browser and type the code ABCD-EFGH" in said.err
         elif way == "app":
             said = log_in(
                 nova,
-                user,
+                oauth_user,
                 sink.port,
-                provider,
+                oauth_provider,
                 "--oauth",
                 "microsoft",
                 "--app-only",
@@ -70,7 +53,7 @@ def test_logging_in_from_the_command_line(
                 "APP_SECRET",
             )
         else:
-            said = by_browser(nova, user, sink.port, provider, monkeypatch, way)
+            said = by_browser(nova, oauth_user, sink.port, oauth_provider, monkeypatch, way)
         if way != "app":  # its tokens are of no user of this Dovecot
             checks = {check["name"]: check for check in nova.json("doctor", code=None)["checks"]}
             assert checks["IMAP idom"]["ok"], checks["IMAP idom"]
@@ -81,8 +64,8 @@ def test_logging_in_from_the_command_line(
     (credential,) = nova.json("client", "show", "idom")["credentials"]
     assert credential["settings"]["oauth_flow"] == {"paste": "browser"}.get(way, way)
     printed = said.out + said.err + shown.out
-    assert not [secret for secret in provider.secrets() if secret in printed]
-    provider.pending = []
+    assert not [secret for secret in oauth_provider.secrets() if secret in printed]
+    oauth_provider.pending = []
 
 
 def by_browser(nova: Nova, user: MailUser, port: int, provider: TokenServer, monkeypatch: pytest.MonkeyPatch, way: str):
@@ -121,8 +104,8 @@ def by_browser(nova: Nova, user: MailUser, port: int, provider: TokenServer, mon
         (("--oauth", "microsoft", "--tenant", "a/../b"), 1, "is no tenant"),
     ],
 )
-def test_logins_that_cannot_be(nova: Nova, user: MailUser, provider: TokenServer, options, code, words):
+def test_logins_that_cannot_be(nova: Nova, oauth_user: MailUser, oauth_provider: TokenServer, options, code, words):
     nova("client", "add", "idom")
-    said = log_in(nova, user, 25, provider, *options, code=code)
+    said = log_in(nova, oauth_user, 25, oauth_provider, *options, code=code)
     assert words in said.err
     assert nova.json("client", "show", "idom")["credentials"] == []

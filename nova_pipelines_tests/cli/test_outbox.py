@@ -6,11 +6,17 @@ from collections.abc import Iterator
 
 import pytest
 
+from nova_pipelines.cli import outbox
 from nova_pipelines.database.nova import Execution, OutboxMail
+from nova_pipelines.database.outbox import STATUSES
 from nova_pipelines.database.session import Database
 from nova_pipelines.settings import load_settings
 from nova_pipelines_tests.cli.conftest import Nova
 from nova_pipelines_tests.crash.rows import add_executions
+
+
+def test_every_status_can_be_asked_for_and_is_explained():
+    assert [status.value for status in outbox.Status] == list(STATUSES) == list(outbox.MEANINGS)
 
 
 @pytest.fixture

@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+from pydantic import SecretStr
 from sqlalchemy import update
 
 from nova_pipelines.compiler.audit import verify_chains
@@ -17,7 +18,8 @@ from nova_pipelines.domain.errors import TransientError, Unavailable
 from nova_pipelines.nodes.registry import KINDS
 from nova_pipelines.orchestration.dispatch import request_runs
 from nova_pipelines.orchestration.loaded import Loaded
-from nova_pipelines_tests.fixtures.world import World
+from nova_pipelines_tests.fixtures.sockets import closed_port
+from nova_pipelines_tests.fixtures.world import INVOICE_PROCESSING, World, invoice_pdf
 
 DEFINITION = {
     "name": "Waits",
@@ -123,3 +125,31 @@ def test_alone_it_fails_no_run(world: World, outage: Outage):
     outage.errors[waiting] = [down()]
     assert world.run(compiled, executions=[waiting]).success
     assert [row.status for row in world.executions()] == ["pending"]
+
+
+def test_an_invoice_waits_for_a_facturas_database_that_is_away(world: World):
+    """A new run worker has never reached it: that is an outage, and no reason to fail."""
+    compiled = world.publish(INVOICE_PROCESSING)
+    world.deliver(invoice_pdf("242.00"))
+    home = world.settings
+    with closed_port() as port:
+        away = SecretStr(f"postgresql+psycopg2://nova:nova@127.0.0.1:{port}/facturas")
+        world.settings = home.model_copy(update={"given_facturas_database_url": away})
+        assert world.run(compiled, client="idom").success
+    (row,) = world.executions()
+    assert (row.status, row.failed_node) == ("pending", None)
+    assert row.waits_until is not None
+    assert "waits: PostgreSQL database facturas" in (row.error or "")
+    before = [entry.node_id for entry in world.chain(row.id)]
+    assert before[-1] == "amount"
+
+    world.settings = home
+    with world.services.databases.nova.session() as session:
+        session.execute(update(Execution).values(waits_until=datetime.now(UTC)))
+    assert world.run(compiled, executions=[row.id]).success
+
+    (row,) = world.executions()
+    assert (row.status, row.error) == ("completed", None)
+    assert [invoice.processed_by_execution_id for invoice in world.invoices()] == [row.id]
+    assert [entry.node_id for entry in world.chain(row.id)][: len(before)] == before
+    assert verify_chains(world.services.databases.nova).intact

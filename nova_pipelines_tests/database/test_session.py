@@ -16,7 +16,7 @@ from nova_pipelines.database import session as session_module
 from nova_pipelines.database.nova import Catalog, Client, Credential
 from nova_pipelines.database.session import Database, open_engine
 from nova_pipelines.domain.chain import canonical_json
-from nova_pipelines.domain.errors import ConfigurationError, TransientError
+from nova_pipelines.domain.errors import ConfigurationError, TransientError, Unavailable
 from nova_pipelines_tests.fixtures.postgres import sqlite_url
 
 WRITER = """
@@ -197,8 +197,8 @@ def test_threads_share_one_database(databases):
 # --- failures -------------------------------------------------------------------------------------------
 
 
-def failure(url, statement="SELECT 1"):
-    database = Database(url)
+def failure(url, statement="SELECT 1", *, in_service=False):
+    database = Database(url, in_service=in_service)
     with pytest.raises((ConfigurationError, TransientError)) as caught, database.session() as session:
         session.execute(text(statement))
     database.close()
@@ -228,6 +228,18 @@ def test_an_unknown_database_is_named(postgres_url):
     assert isinstance(error, ConfigurationError)
     assert "PostgreSQL database nowhere" in error.message
     assert "does not exist" in error.message
+
+
+def test_work_waits_for_a_database_that_is_in_service(postgres_url):
+    """A run's own process has never reached it, and yet it is no mistake in the URL; what is one is still said."""
+    port = closed_port()
+    error = failure(f"postgresql+psycopg2://nova:hunter2@127.0.0.1:{port}/nova", in_service=True)
+    assert isinstance(error, Unavailable)
+    assert error.after_seconds == 30
+    assert f"PostgreSQL database nova at 127.0.0.1:{port} is not reachable" in str(error)
+    assert "hunter2" not in str(error)
+    nowhere = make_url(postgres_url).set(database="nowhere").render_as_string(hide_password=False)
+    assert isinstance(failure(nowhere, in_service=True), ConfigurationError)
 
 
 def test_a_server_that_was_reached_before_counts_as_passing(postgres_url):

@@ -10,12 +10,10 @@ from datetime import UTC, date, datetime, timedelta
 import pytest
 
 from nova_pipelines.adapters.imap import Mailbox
-from nova_pipelines.database.nova import Credential
 from nova_pipelines.domain.errors import ConfigurationError, NotFound, TransientError
 from nova_pipelines.nodes import backfill
 from nova_pipelines.nodes.backfill import Span, plan_backfill, run_backfill
 from nova_pipelines.nodes.intake import scan_mailbox
-from nova_pipelines.nodes.services import mailbox_config
 from nova_pipelines_tests.cli.conftest import Nova
 from nova_pipelines_tests.fixtures.world import INVOICE_PROCESSING, World, invoice_pdf
 
@@ -136,9 +134,7 @@ def test_a_mail_that_is_too_big_is_said_before_and_set_aside(inbox: World):
 
 
 def test_the_search_by_day_is_exact_at_both_ends(inbox: World):
-    with inbox.services.databases.nova.read() as session:
-        config = mailbox_config(session.get_one(Credential, 1), inbox.services)
-    with Mailbox(config) as mailbox:
+    with Mailbox(inbox.services.mailbox(1)) as mailbox:
         mailbox.select("INBOX")
         day = date(2026, 1, 31)
         assert len(mailbox.received_since(day, day + timedelta(days=1))) == 1

@@ -18,19 +18,17 @@ from nova_pipelines.adapters import imap
 from nova_pipelines.adapters.imap import Mailbox
 from nova_pipelines.adapters.imap_header import MailHeader
 from nova_pipelines.database.mail_events import MailboxEvent
-from nova_pipelines.database.nova import Credential, MailFolder, Message, MessageDocument
+from nova_pipelines.database.nova import MailFolder, Message, MessageDocument
 from nova_pipelines.domain.errors import NotFound, TransientError
 from nova_pipelines.nodes import intake, reconciling
 from nova_pipelines.nodes.intake import scan_mailbox
-from nova_pipelines.nodes.services import mailbox_config
 from nova_pipelines_tests.fixtures.world import World, invoice_pdf
 
 PDF = b"%PDF-1.4 1 0 obj"
 
 
 def open_mailbox(world: World) -> Mailbox:
-    with world.services.databases.nova.read() as session:
-        return Mailbox(mailbox_config(session.get_one(Credential, 1), world.services))
+    return Mailbox(world.services.mailbox(1))
 
 
 def scan(world: World, folder: str = "INBOX") -> intake.ScanReport:

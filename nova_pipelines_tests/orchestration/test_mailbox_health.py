@@ -21,7 +21,7 @@ from nova_pipelines.database.clients import add_client, find_client, set_credent
 from nova_pipelines.database.mailbox_tables import MailboxState
 from nova_pipelines.database.nova import Credential, Message
 from nova_pipelines.database.types import utc_now
-from nova_pipelines.nodes import intake
+from nova_pipelines.nodes import services
 from nova_pipelines.nodes.services import mailbox_config
 from nova_pipelines.orchestration import mailbox_health, sensors
 from nova_pipelines.orchestration.mailbox_health import OBSERVE_EVERY, mailbox_health_sensor
@@ -113,7 +113,7 @@ def day(world: World, smtp_sink: SmtpSink, hooks: HookServer, monkeypatch: pytes
             made = mailbox_config(*given)
             return replace(made, timeout_seconds=GIVEN_UP) if proxy.swallowing else made
 
-        monkeypatch.setattr(intake, "mailbox_config", config)
+        monkeypatch.setattr(services, "mailbox_config", config)
         with world.services.databases.nova.session() as session:
             credential = session.get_one(Credential, 1)
             credential.settings = {**credential.settings, "imap_port": proxy.port}
