@@ -8,11 +8,18 @@ evaluated in the code server. Runs in containers of their own are DockerRunLaunc
 import json
 import os
 import socket
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import dagster as dg
 
+from nova_pipelines.compiler.job import TAG_VERSION
+
 WORKER = "nova/worker"
+#: in this tag DefaultRunLauncher keeps which code server started the worker (`GRPC_INFO_TAG` of 1.13.27)
+CODE_SERVER = ".dagster/grpc_info"
+#: a worker marks its run before all else; one that has not done so after such a time has died before
+TO_MARK = timedelta(seconds=60)
 #: runs that one tick looks at
 MAX_RUNS = 200
 
@@ -38,15 +45,24 @@ def is_gone(mark: str) -> bool:
 def fail_runs_without_worker(instance: dg.DagsterInstance) -> list[str]:
     """Marks started runs whose worker is gone as failed, so that Dagster retries them; returns their ids."""
     records = instance.get_run_records(dg.RunsFilter(statuses=[dg.DagsterRunStatus.STARTED]), limit=MAX_RUNS)
-    gone = [record.dagster_run for record in records if is_gone(record.dagster_run.tags.get(WORKER, ""))]
+    now = datetime.now(UTC)
+    gone = [record.dagster_run for record in records if _has_lost_its_worker(record, now)]
     failed: list[str] = []
     for run in gone:
         # it may have ended well between the look at the run and the look at its process
-        now = instance.get_run_by_id(run.run_id)
-        if now is not None and not now.is_finished:
-            instance.report_run_failed(now, "The run's worker ended without a word: it was killed, or its host.")
+        current = instance.get_run_by_id(run.run_id)
+        if current is not None and not current.is_finished:
+            instance.report_run_failed(current, "The run's worker ended without a word: it was killed, or its host.")
             failed.append(run.run_id)
     return failed
+
+
+def _has_lost_its_worker(record: dg.RunRecord, now: datetime) -> bool:
+    tags = record.dagster_run.tags
+    if mark := tags.get(WORKER):
+        return is_gone(mark)
+    ours = TAG_VERSION in tags and CODE_SERVER in tags
+    return ours and record.start_time is not None and now.timestamp() - record.start_time > TO_MARK.total_seconds()
 
 
 def _here() -> dict[str, str]:

@@ -5,11 +5,14 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import time
 
 import dagster as dg
 import pytest
+from dagster._core.storage.tags import GRPC_INFO_TAG
 
-from nova_pipelines.orchestration.workers import WORKER, fail_runs_without_worker, is_gone, this_worker
+from nova_pipelines.compiler.job import TAG_VERSION
+from nova_pipelines.orchestration.workers import CODE_SERVER, WORKER, fail_runs_without_worker, is_gone, this_worker
 
 SAY = "from nova_pipelines.orchestration.workers import this_worker; print(this_worker(), flush=True); input()"
 
@@ -20,11 +23,11 @@ def instance():
         yield made
 
 
-def started(instance: dg.DagsterInstance, **tags: str) -> str:
+def started(instance: dg.DagsterInstance, tags: dict[str, str], *, ago: float = 0.0) -> str:
     run = instance.create_run_for_job(dg.GraphDefinition(name="work").to_job(), tags=tags)
     for kind in ("PIPELINE_STARTING", "PIPELINE_START"):
         event = dg.DagsterEvent(event_type_value=kind, job_name="work")
-        instance.report_dagster_event(event, run.run_id)
+        instance.report_dagster_event(event, run.run_id, timestamp=time.time() - ago)
     return run.run_id
 
 
@@ -63,9 +66,25 @@ def test_other_tags_are_no_marks(mark: str):
 
 def test_only_started_runs_without_a_worker_are_failed(instance: dg.DagsterInstance):
     dead = json.dumps(json.loads(this_worker()) | {"started": "1"})
-    lost = started(instance, **{WORKER: dead})
-    others = [started(instance, **{WORKER: this_worker()}), started(instance)]
+    lost = started(instance, {WORKER: dead})
+    others = [started(instance, {WORKER: this_worker()}), started(instance, {})]
     assert fail_runs_without_worker(instance) == [lost]
     assert fail_runs_without_worker(instance) == []
+    statuses = {run.run_id: run.status.value for run in instance.get_runs()}
+    assert statuses == {lost: "FAILURE", **dict.fromkeys(others, "STARTED")}
+
+
+def test_a_worker_that_died_before_its_mark_is_noticed_too(instance: dg.DagsterInstance):
+    """The storm found it: killed between the start of the run and the mark, together with its code server."""
+    assert CODE_SERVER == GRPC_INFO_TAG
+    ours = {TAG_VERSION: "1", CODE_SERVER: "{}"}
+    lost = started(instance, ours, ago=90)
+    others = [
+        started(instance, ours),  # about to do so
+        started(instance, {TAG_VERSION: "1"}, ago=90),  # of another launcher: who knows
+        started(instance, {CODE_SERVER: "{}"}, ago=90),  # no job of ours
+        started(instance, {**ours, WORKER: this_worker()}, ago=90),
+    ]
+    assert fail_runs_without_worker(instance) == [lost]
     statuses = {run.run_id: run.status.value for run in instance.get_runs()}
     assert statuses == {lost: "FAILURE", **dict.fromkeys(others, "STARTED")}
