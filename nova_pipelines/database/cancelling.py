@@ -28,19 +28,20 @@ class Cancelled:
 
 
 def cancel(session: Session, number: int, *, by: str) -> Cancelled:
-    """Ends an execution that waits, or marks one that is worked on. Again on a marked one: the same.
+    """Ends an execution that waits, for a run or for a person, or marks one that is worked on. Again on a marked one:
+    the same. A question that was open is closed by it: `decide` refuses an answer.
 
     Raises NotFound, and Conflict for one that has ended.
     """
     row = session.get(Execution, number, with_for_update=True) if 0 < number <= MAX_ID else None
     if row is None:
         raise NotFound(f"there is no execution {number}")
-    if row.status not in ("pending", "running") and row.cancelled_at is None:
+    if row.status not in ("pending", "in_approval", "running") and row.cancelled_at is None:
         raise Conflict(f"execution {number} has ended: it is {row.status}", remedy="there is nothing left to cancel")
     run_id = row.run_id if row.status in ("pending", "running") else None
     if row.cancelled_at is None:
         row.cancelled_at, row.cancelled_by = utc_now(), by[:200]
-    if row.status == "pending":
+    if row.status in ("pending", "in_approval"):
         row.status, row.error, row.completed_at = "failed", reason(row), utc_now()
         row.waits_until = row.put_off_by = None
         # no run takes a cancelled one: what was asked for under this key is for the others alone

@@ -10,13 +10,13 @@ import json
 import re
 import warnings
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 from sqlalchemy import select
-from starlette.applications import Starlette
+from starlette.requests import HTTPConnection
 
 from nova_pipelines.compiler.job import Compiled
 from nova_pipelines.compiler.starting import Asked
@@ -24,12 +24,13 @@ from nova_pipelines.database.approval_tables import Approval
 from nova_pipelines.database.clients import add_client
 from nova_pipelines.database.run_requests import Batch
 from nova_pipelines.domain.approval_links import PURPOSE, Answer, Link, sign
-from nova_pipelines.web.access import Principal, Role
+from nova_pipelines.web.access import Principal, Refusal, Role
 from nova_pipelines.web.app import create_app
 from nova_pipelines.web.context import WebContext
 from nova_pipelines_tests.fixtures.dovecot import DovecotServer
 from nova_pipelines_tests.fixtures.smtp_sink import SmtpSink
 from nova_pipelines_tests.fixtures.world import ROOT, World, invoice_pdf, make_world
+from nova_pipelines_tests.web.stand_in import StandIn
 
 with warnings.catch_warnings():
     # Starlette would have its successor, which is not in the registries that we use; httpx serves it as well
@@ -40,14 +41,15 @@ APPROVAL_WORKFLOW = ROOT / "workflows" / "invoice_approval.yaml"
 WHO = "x-test-principal"
 
 
-@dataclass
-class RunsHere:
-    """Stands where the web's Dagster is: what is launched runs in this process."""
+class RunsHere(StandIn):
+    """What is launched runs in this process."""
 
-    world: World
-    jobs: dict[str, Compiled] = field(default_factory=dict)
-    launched: list[Batch] = field(default_factory=list)
-    outcome: str = "started"
+    def __init__(self, world: World) -> None:
+        super().__init__()
+        self.world = world
+        self.jobs: dict[str, Compiled] = {}
+        self.launched: list[Batch] = []
+        self.outcome = "started"
 
     def launch(self, job_name: str, start: str, batch: Batch) -> Asked:
         self.launched.append(batch)
@@ -59,25 +61,15 @@ class RunsHere:
         assert self.world.run(compiled, executions=list(batch.executions), tags=tags).success
         return Asked("started", "here")
 
-    def asgi(self) -> Starlette:
-        return Starlette()
 
-
-class AsHeader:
-    """ASGI: the principal of a test stands in a header, as JSON."""
-
-    def __init__(self, app: Any) -> None:
-        self.app = app
-
-    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        if scope["type"] == "http":
-            given = dict(scope["headers"]).get(WHO.encode())
-            if given:
-                fields = json.loads(given)
-                clients = fields.pop("clients", None)
-                who = Principal(kind="session", clients=None if clients is None else frozenset(clients), **fields)
-                scope.setdefault("state", {})["principal"] = who
-        await self.app(scope, receive, send)
+def who_is_in_the_header(connection: HTTPConnection) -> Principal | Refusal:
+    """In place of keys and sessions: the principal of a test, as JSON."""
+    given = connection.headers.get(WHO)
+    if given is None:
+        return Refusal()
+    fields = json.loads(given)
+    clients = fields.pop("clients", None)
+    return Principal(kind="session", clients=None if clients is None else frozenset(clients), **fields)
 
 
 @dataclass
@@ -91,6 +83,7 @@ class Site:
         client = TestClient(self.client.app, follow_redirects=False, raise_server_exceptions=False)
         client.headers["accept-language"] = language
         client.headers["accept"] = "text/html"
+        client.headers["sec-fetch-site"] = "same-origin"  # as browsers send it with a form of our own page
         if role is not None:
             client.headers[WHO] = json.dumps({"name": name, "role": role, "clients": list(clients) or None})
         return client
@@ -129,8 +122,8 @@ class Site:
 
 def open_site(world: World) -> Site:
     dagster = RunsHere(world)
-    app = create_app(WebContext(world.settings, world.services, dagster))  # type: ignore[arg-type]
-    app.add_middleware(AsHeader)
+    context = WebContext(world.settings, world.services, dagster)  # type: ignore[arg-type]
+    app = create_app(context, authenticate=who_is_in_the_header)
     return Site(world, dagster, TestClient(app))
 
 

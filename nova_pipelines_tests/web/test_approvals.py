@@ -131,6 +131,31 @@ def test_what_nobody_knows_keeps_its_key(site: Site, waiting: Approval, monkeypa
 # -- links ------------------------------------------------------------------------------------------
 
 
+def test_cancelled_while_somebody_is_asked(site: Site, waiting: Approval):
+    operator = site.as_("operator")
+    answer = operator.post(f"/executions/{waiting.execution_id}/cancel", headers={"accept": "application/json"})
+    assert (answer.status_code, answer.json()["status"]) == (202, "failed")
+    late = operator.post(f"/pages/approvals/{waiting.id}", data={"decision": "approved"})
+    assert late.status_code == 409
+    assert site.execution(waiting.execution_id).error == "cancelled by Ana"
+    assert [row.id for row in site.approvals() if row.status == "pending" and row.id == waiting.id]
+
+    assert operator.post(f"/executions/{waiting.execution_id}/retry").status_code in (200, 202)
+    key = {"dagster/run_key": site.execution(waiting.execution_id).run_id}
+    assert site.world.run(site.dagster.jobs["asks"], executions=[waiting.execution_id], tags=key).success
+    assert site.execution(waiting.execution_id).status == "in_approval", "and a retry asks the same question again"
+    assert operator.post(f"/pages/approvals/{waiting.id}", data={"decision": "approved"}).status_code == 303
+    assert site.execution(waiting.execution_id).status == "completed"
+
+
+def test_a_form_of_another_site_decides_nothing(site: Site, waiting: Approval):
+    operator = site.as_("operator")
+    for origin in ({"sec-fetch-site": "cross-site"}, {"sec-fetch-site": "same-site"}):
+        answer = operator.post(f"/pages/approvals/{waiting.id}", data={"decision": "approved"}, headers=origin)
+        assert answer.status_code == 403
+    assert status(site, waiting) == "pending"
+
+
 def post(site: Site, path: str, token: str, **more):
     return site.as_(None).post(path, data={"token": token, **more})
 
@@ -140,7 +165,7 @@ def test_a_link_is_opened_confirmed_and_used_once(site: Site, waiting: Approval)
     opened = site.as_(None).get("/pages/decide")
     assert opened.status_code == 200
     assert 'action="/pages/decide/look"' in opened.text
-    assert opened.headers["referrer-policy"] == "no-referrer"
+    assert opened.headers["referrer-policy"] == "same-origin"
     looked = post(site, "/pages/decide/look", token)
     assert looked.headers["cache-control"] == "no-store"
     assert "luis@idom.example" in looked.text

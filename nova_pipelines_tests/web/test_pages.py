@@ -5,6 +5,7 @@ from __future__ import annotations
 import html
 from datetime import date
 from decimal import Decimal
+from urllib.parse import quote
 
 import pytest
 from sqlalchemy import text as sql
@@ -257,10 +258,14 @@ def test_everybody_sees_only_their_clients(site: Site, approval):
 def test_nobody_sees_nothing(site: Site, approval):
     for path, _, _ in PAGES:
         path = path.format(invoice=1, execution=1, approval=1)
-        assert site.as_(None).get(path).status_code == 401, path
+        answer = site.as_(None).get(path)
+        assert (answer.status_code, answer.headers["location"]) == (303, f"/login?next={quote(path, safe='')}")
+        assert site.as_(None).get(path, headers={"accept": "*/*"}).status_code == 401, path
     for path in ("/pages/invoices.csv", "/pages/invoices.xlsx", "/pages/invoices/1/document.pdf"):
-        assert site.as_(None).get(path).status_code == 401, path
-    assert site.as_(None).get("/approvals").status_code == 401
+        answer = site.as_(None).get(path)
+        assert (answer.status_code, answer.headers["location"]) == (303, f"/login?next={quote(path, safe='')}")
+        assert site.as_(None).get(path, headers={"accept": "*/*"}).status_code == 401, path
+    assert site.as_(None).get("/approvals", headers={"accept": "application/json"}).status_code == 401
 
 
 def test_unknown_things_are_pages_too(site: Site):

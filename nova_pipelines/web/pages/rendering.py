@@ -34,7 +34,8 @@ POLICY = (
 )
 HEADERS = {
     "Content-Security-Policy": POLICY,
-    "Referrer-Policy": "no-referrer",
+    # with `no-referrer` browsers send `Origin: null` with our own forms, which is how a foreign page looks
+    "Referrer-Policy": "same-origin",
     "X-Content-Type-Options": "nosniff",
     "Cache-Control": "no-store",
 }
@@ -56,6 +57,7 @@ def render(request: Request, name: str, http_status: int = 200, **values: Any) -
         "other": next(other for other in LANGUAGES if other != language),
         "here": _here(request),
         "principal": principal,
+        "logged_in": principal is not None and principal.kind == "session",
         "sees_dagster": principal is not None and principal.clients is None,
         "money": _money_in(language),
         "path": request.url.path,

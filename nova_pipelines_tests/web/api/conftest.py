@@ -16,12 +16,12 @@ import httpx
 import pytest
 import uvicorn
 from fastapi import FastAPI
-from starlette.types import Receive, Scope, Send
+from starlette.requests import HTTPConnection
 
 from nova_pipelines.nodes.services import Services
 from nova_pipelines.nodes.wiring import build_services
 from nova_pipelines.settings import Settings, load_settings
-from nova_pipelines.web.access import Principal, Role
+from nova_pipelines.web.access import Principal, Refusal, Role
 from nova_pipelines.web.app import create_app
 from nova_pipelines.web.context import WebContext
 from nova_pipelines.web.dagster_ui import Dagster
@@ -32,17 +32,13 @@ OPEN = Principal("open", "admin", "open")
 
 
 class As:
-    """Sets what the authentication sets: the principal that the header `x-as` names, else the open one."""
+    """In place of keys and sessions: the principal that the header `x-as` names, else the open one."""
 
-    def __init__(self, app: FastAPI) -> None:
-        self.app = app
-        self.principals: dict[str, Principal | None] = {"": OPEN, "nobody": None}
+    def __init__(self) -> None:
+        self.principals: dict[str, Principal | Refusal] = {"": OPEN, "nobody": Refusal()}
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "lifespan":
-            name = dict(scope["headers"]).get(b"x-as", b"").decode()
-            scope.setdefault("state", {})["principal"] = self.principals[name]
-        await self.app(scope, receive, send)
+    def __call__(self, connection: HTTPConnection) -> Principal | Refusal:
+        return self.principals[connection.headers.get("x-as", "")]
 
 
 @contextmanager
@@ -114,9 +110,9 @@ def open_web(settings: Settings, home: Path) -> Iterator[Web]:
     workspace.write_text(json.dumps({"load_from": []}))
     services = build_services(settings)
     with Dagster(workspace) as dagster:
-        app = create_app(WebContext(settings, services, dagster))
-        gate = As(app)
-        with serving(gate) as url, httpx.Client(base_url=url, timeout=60) as client:
+        gate = As()
+        app = create_app(WebContext(settings, services, dagster), authenticate=gate)
+        with serving(app) as url, httpx.Client(base_url=url, timeout=60) as client:
             web = Web(app, gate, settings, services, dagster, client)
             yield web
             for other in web.others:
