@@ -80,12 +80,22 @@ def _process_checks(settings: Settings, services: "Services") -> list["Check"]:
         Check("Dagster home", lambda: _home(settings)),
         Check("Dagster", lambda: _running(settings)),
         Check("watcher", lambda: _watching(services)),
+        Check("approvals", lambda: _asked(services)),
     ]
 
 
 def _watching(services: "Services") -> str:
     require_file(services.databases.nova)
     return watcher_line(services.databases.nova)
+
+
+def _asked(services: "Services") -> str:
+    from nova_pipelines.database.approvals import count_approvals
+
+    require_file(services.databases.nova)
+    with services.databases.nova.read() as session:
+        number = count_approvals(session, open_only=True)
+    return f"{number} wait for a person's decision: nova approvals list" if number else "nothing waits for a decision"
 
 
 def _home(settings: Settings) -> str:

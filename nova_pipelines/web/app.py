@@ -7,6 +7,7 @@ from importlib.metadata import version
 from fastapi import APIRouter, Depends, FastAPI, HTTPException
 from starlette.requests import Request
 from starlette.routing import Match
+from starlette.types import Scope
 
 from nova_pipelines.web import errors, openapi, operation
 from nova_pipelines.web.access import PUBLIC, Authenticate
@@ -48,7 +49,7 @@ def create_app(context: WebContext, *, host: str = "127.0.0.1", authenticate: Au
         app.include_router(router)
     app.include_router(_unknown())
     openapi.install(app)
-    installing.mount_dagster(app, context)
+    installing.mount_dagster(app, context, _methods)
     installing.install_auth(
         app, context, authenticate or Authentication(context.settings, context.services.databases.nova, host)
     )
@@ -61,7 +62,7 @@ def _unknown() -> APIRouter:
     router = APIRouter(include_in_schema=False, dependencies=[Depends(PUBLIC)])
 
     def unknown(request: Request) -> None:
-        if allowed := _methods(request):
+        if allowed := _methods(request.scope):
             raise HTTPException(405, f"{request.url.path} knows {allowed}", headers={"Allow": allowed})
         raise HTTPException(404, f"there is no {request.url.path} here; /docs lists what there is")
 
@@ -71,8 +72,8 @@ def _unknown() -> APIRouter:
     return router
 
 
-def _methods(request: Request) -> str:
+def _methods(scope: Scope) -> str:
     """The methods of what this path is, for one that is known with others only."""
-    routes = [route for router in ROUTERS for route in router.routes]
-    found = [route for route in routes if route.matches(request.scope)[0] is Match.PARTIAL]
+    routes = [route for router in (*installing.ROUTERS, *ROUTERS) for route in router.routes]
+    found = [route for route in routes if route.matches(scope)[0] is Match.PARTIAL]
     return ", ".join(sorted({method for route in found for method in getattr(route, "methods", ())}))

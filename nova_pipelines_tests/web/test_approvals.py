@@ -14,6 +14,7 @@ from nova_pipelines.database.approval_tables import Approval
 from nova_pipelines.database.approvals import decide
 from nova_pipelines.domain.approval_links import PURPOSE, Link, read, sign
 from nova_pipelines.domain.errors import Conflict, Expired, PermanentError
+from nova_pipelines_tests.cli.conftest import Nova
 from nova_pipelines_tests.nodes.test_approval import asking
 from nova_pipelines_tests.web.site import Site, text_of
 
@@ -129,6 +130,12 @@ def test_what_nobody_knows_keeps_its_key(site: Site, waiting: Approval, monkeypa
 
 
 # -- links ------------------------------------------------------------------------------------------
+
+
+def test_the_doctor_counts_what_waits(site: Site, waiting: Approval):
+    checks = {check["name"]: check for check in Nova(site.world.settings.nova_home).json("doctor", code=None)["checks"]}
+    number = len([row for row in site.approvals() if row.status == "pending"])
+    assert checks["approvals"]["message"] == f"{number} wait for a person's decision: nova approvals list"
 
 
 def test_cancelled_while_somebody_is_asked(site: Site, waiting: Approval):

@@ -64,8 +64,8 @@ def test_the_old_shape_and_what_is_new(database_settings: Settings, databases: D
     assert answer.headers["content-type"] == "application/json"
     body = answer.json()
     assert body["executions"] | {"running": 0} == {
-        "total": 4, "completed": 2, "failed": 1, "pending": 1, "running": 0, "needs_review": 0, "unknown": 0,
-        "success_rate": 0.6667,
+        "total": 4, "completed": 2, "failed": 1, "pending": 1, "running": 0, "in_approval": 0, "needs_review": 0,
+        "unknown": 0, "success_rate": 0.6667,
     }  # fmt: skip
     assert body["error_rate"] == {
         "period_hours": 1, "total_executions": 3, "failed_executions": 1, "error_rate": 0.3333

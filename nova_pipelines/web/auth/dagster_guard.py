@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, cast
 
 from starlette.requests import HTTPConnection
@@ -17,6 +17,8 @@ from nova_pipelines.web.errors import problem
 #: variables that say what a mutation was done to
 _NAMES = ("runId", "runIds", "pipelineName", "jobName", "sensorName", "scheduleName", "repositoryLocationName")
 _NAMES += ("backfillId", "concurrencyKey", "partitionsDefName", "partitionKey")
+#: what Dagster's server is asked by
+METHODS = ("GET", "HEAD", "POST")
 #: names that one row of the audit log lists
 _LISTED = 20
 
@@ -24,8 +26,9 @@ _LISTED = 20
 class DagsterGuard:
     """Pure ASGI around the mount. What it lets through is refused again by GraphQLGuard where it is a mutation."""
 
-    def __init__(self, app: ASGIApp) -> None:
-        self._app = app
+    def __init__(self, app: ASGIApp, known_methods: Callable[[Scope], str]) -> None:
+        """`known_methods`: those of a path of NOVA's own, which a method that HTTP does not know leads here too."""
+        self._app, self._known_methods = app, known_methods
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] not in ("http", "websocket"):
@@ -35,6 +38,10 @@ class DagsterGuard:
         refusal = _rule(scope).refusal(connection)
         if refusal is None and scope["type"] == "http":
             refusal = _method_refusal(scope)
+        if refusal is not None and refusal.status == 405:
+            allowed = self._known_methods(scope) or ", ".join(METHODS)
+            await problem(405, refusal.detail, headers={"Allow": allowed})(scope, receive, send)
+            return
         if refusal is None:
             await self._app(scope, receive, send)
         elif scope["type"] == "websocket":
@@ -56,8 +63,7 @@ def _is_graphql(scope: Scope) -> bool:
 
 
 def _method_refusal(scope: Scope) -> Refusal | None:
-    known = scope["method"] in ("GET", "HEAD", "POST")
-    return None if known else Refusal(405, f"{scope['method']} is not allowed here")
+    return None if scope["method"] in METHODS else Refusal(405, f"{scope['method']} is not allowed here")
 
 
 class GraphQLGuard:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from fastapi import FastAPI
+from starlette.types import Scope
 
 from nova_pipelines.web.access import Authenticate
 from nova_pipelines.web.auth import docs, login, oidc
@@ -16,10 +19,10 @@ from nova_pipelines.web.context import WebContext
 ROUTERS = (login.router, login.me, oidc.router, docs.router)
 
 
-def mount_dagster(app: FastAPI, context: WebContext) -> None:
+def mount_dagster(app: FastAPI, context: WebContext, known_methods: Callable[[Scope], str]) -> None:
     """Dagster under everything that is not NOVA's, for those who see all clients."""
     guard = GraphQLGuard(Recorder(context.services.databases.nova))
-    app.mount("/", DagsterGuard(context.dagster.asgi(guard)))
+    app.mount("/", DagsterGuard(context.dagster.asgi(guard), known_methods))
 
 
 def install_auth(app: FastAPI, context: WebContext, authenticate: Authenticate) -> None:

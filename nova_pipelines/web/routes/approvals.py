@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from fastapi import APIRouter, Depends, Query, Response
 from pydantic import BaseModel, ConfigDict, Field, JsonValue
@@ -17,6 +17,7 @@ from nova_pipelines.database.approvals import (
     list_approvals,
 )
 from nova_pipelines.web.access import OPERATOR, VIEWER, Principal
+from nova_pipelines.web.answers import PageDep, refusals
 from nova_pipelines.web.context import WebContext, context_of
 from nova_pipelines.web.deciding import decide_as
 
@@ -67,42 +68,42 @@ class DecidedOut(BaseModel):
     goes_on: bool
 
 
-@router.get("", summary="What waits for a decision")
+@router.get("", summary="What waits for a decision", responses=refusals())
 def approvals(
     context: Context,
     principal: Looks,
     response: Response,
+    page: PageDep,
     status: Annotated[Literal["open", "pending", "approved", "rejected", "expired", "all"], Query()] = "open",
-    skip: Annotated[int, Query(ge=0, le=1_000_000)] = 0,
-    limit: Annotated[int, Query(ge=1, le=500)] = 50,
 ) -> list[ApprovalOut]:
     """Newest first; `open` are those that somebody can still answer. The number of all is in `X-Total-Count`."""
     statuses = [] if status in ("open", "all") else [status]
     is_open, clients = status == "open", principal.clients
     with context.services.databases.nova.read() as session:
-        found = list_approvals(session, open_only=is_open, statuses=statuses, clients=clients, skip=skip, limit=limit)
+        found = list_approvals(
+            session, open_only=is_open, statuses=statuses, clients=clients, skip=page.skip, limit=page.limit
+        )
         total = count_approvals(session, open_only=is_open, statuses=statuses, clients=clients)
     response.headers["X-Total-Count"] = str(total)
     return [ApprovalOut(**approval_view(listed)) for listed in found]
 
 
-@router.get("/{number}", summary="One question", responses={404: {"description": "There is none with this number"}})
+@router.get("/{number}", summary="One question", responses=refusals(404))
 def approval(context: Context, principal: Looks, number: int) -> ApprovalOut:
     with context.services.databases.nova.read() as session:
         return ApprovalOut(**approval_view(find_approval(session, number, clients=principal.clients)))
 
 
-_CONFLICT: dict[int | str, dict[str, Any]] = {
-    409: {"description": "It was decided before; `detail` says by whom and when"}
-}
+#: 409: it was decided before; `detail` says by whom and when
+_REFUSALS = refusals(404, 409)
 
 
-@router.post("/{number}/approve", summary="Approve: the execution goes on", responses=_CONFLICT)
+@router.post("/{number}/approve", summary="Approve: the execution goes on", responses=_REFUSALS)
 def approve(context: Context, principal: Decides, number: int, answer: Answer | None = None) -> DecidedOut:
     return _decide(context, principal, number, "approved", answer)
 
 
-@router.post("/{number}/reject", summary="Reject: the execution goes on along that way", responses=_CONFLICT)
+@router.post("/{number}/reject", summary="Reject: the execution goes on along that way", responses=_REFUSALS)
 def reject(context: Context, principal: Decides, number: int, answer: Answer | None = None) -> DecidedOut:
     return _decide(context, principal, number, "rejected", answer)
 

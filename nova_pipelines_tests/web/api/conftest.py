@@ -104,14 +104,17 @@ class Web:
 
 
 @contextmanager
-def open_web(settings: Settings, home: Path) -> Iterator[Web]:
-    """Without a code location: what is begun stays pending, as while the code server is away."""
+def open_web(settings: Settings, home: Path, *, authenticated: bool = False) -> Iterator[Web]:
+    """Without a code location: what is begun stays pending, as while the code server is away.
+
+    `authenticated`: who asks is found as in service, by keys.
+    """
     workspace = home / "workspace.yaml"
     workspace.write_text(json.dumps({"load_from": []}))
     services = build_services(settings)
     with Dagster(workspace) as dagster:
         gate = As()
-        app = create_app(WebContext(settings, services, dagster), authenticate=gate)
+        app = create_app(WebContext(settings, services, dagster), authenticate=None if authenticated else gate)
         with serving(app) as url, httpx.Client(base_url=url, timeout=60) as client:
             web = Web(app, gate, settings, services, dagster, client)
             yield web
@@ -137,17 +140,22 @@ def web(
         yield made
 
 
-@pytest.fixture(scope="module")
-def shared_web(sqlite_template: Path, dagster_home: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Web]:
-    """On SQLite, one for all tests of a module."""
-    home = tmp_path_factory.mktemp("web")
+@contextmanager
+def web_on_sqlite(template: Path, dagster_home: Path, home: Path, *, authenticated: bool = False) -> Iterator[Web]:
     with pytest.MonkeyPatch.context() as monkeypatch:
         clean_environment(monkeypatch)
         for name in ("nova", "facturas"):
-            shutil.copyfile(sqlite_template / f"{name}.db", home / f"{name}.db")
+            shutil.copyfile(template / f"{name}.db", home / f"{name}.db")
         monkeypatch.setenv("NOVA_HOME", str(home))
         monkeypatch.setenv("DAGSTER_HOME", str(dagster_home))
         monkeypatch.setenv("DATABASE_URL", sqlite_url(home / "nova.db"))
         monkeypatch.setenv("FACTURAS_DATABASE_URL", sqlite_url(home / "facturas.db"))
-        with open_web(load_settings(), home) as made:
+        with open_web(load_settings(), home, authenticated=authenticated) as made:
             yield made
+
+
+@pytest.fixture(scope="module")
+def shared_web(sqlite_template: Path, dagster_home: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Web]:
+    """On SQLite, one for all tests of a module."""
+    with web_on_sqlite(sqlite_template, dagster_home, tmp_path_factory.mktemp("web")) as made:
+        yield made

@@ -205,6 +205,7 @@ class Capped:
 def once(job_path: str, report_path: str, base: str) -> None:
     """Does one job and writes its report: 4 bytes length, JSON header, then result, stdout and stderr."""
     prctl(PR_SET_CHILD_SUBREAPER, 1)
+    tasks()  # while the way to this code, which may be a relative one, still holds
     job_fd = os.open(job_path, os.O_RDONLY)
     header = Job(job_fd).header
     # a job must not find the data of another one
