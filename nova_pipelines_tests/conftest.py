@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 
 import pytest
 
@@ -17,6 +18,9 @@ pytest_plugins = [
 ]
 
 os.environ["DAGSTER_DISABLE_TELEMETRY"] = "1"
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    # in the background of a shell: what tests start would inherit that, and Ctrl-C would not end it
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.hookimpl(hookwrapper=True)

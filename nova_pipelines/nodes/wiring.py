@@ -20,10 +20,15 @@ from nova_pipelines.settings import Settings
 CLOUD = "e2b"
 
 
-def build_services(settings: Settings, *, run_id: str | None = None) -> Services:
-    """The services of a process, or of a run. Connects to nothing yet. Raises ConfigurationError for wrong settings."""
-    # there is a run because the installation works: a database that is away now comes back
-    databases = open_databases(settings.database_url, settings.facturas_database_url, in_service=run_id is not None)
+def build_services(settings: Settings, *, run_id: str | None = None, in_service: bool = False) -> Services:
+    """The services of a process, or of a run. Connects to nothing yet. Raises ConfigurationError for wrong settings.
+
+    `in_service`: the process stays up while a database is away, and waits for it; so does every run, which there is
+    because the installation works.
+    """
+    databases = open_databases(
+        settings.database_url, settings.facturas_database_url, in_service=in_service or run_id is not None
+    )
     return Services(
         databases=databases,
         store=DocumentStore(settings.documents_url),

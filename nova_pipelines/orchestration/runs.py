@@ -8,21 +8,25 @@ import dagster as dg
 from nova_pipelines.orchestration.findings import chunks
 from nova_pipelines.orchestration.ledger_audit import UNKNOWN_RUN
 
-#: the sensors that close the executions of a dead run need some ticks
+#: before an execution of an ended run is a finding: the sensors that close it need some ticks
 GRACE = timedelta(minutes=5)
+#: in which Dagster retries a run, if it does; one that comes later finds nothing left to do
+TO_RETRY = timedelta(minutes=1)
 RUN_KEY, RETRY = "dagster/run_key", "dagster/auto_retry_run_id"
 
 
-def ended_runs(instance: dg.DagsterInstance, names: Sequence[str], now: datetime) -> dict[str, str]:
+def ended_runs(
+    instance: dg.DagsterInstance, names: Sequence[str], now: datetime, grace: timedelta = GRACE
+) -> dict[str, str]:
     """How the runs of these ids or run keys ended, by name; UNKNOWN_RUN for those that never came to be.
 
-    A run that ended less than GRACE ago, or that an automatic retry goes on with, counts as alive.
+    A run that ended less than `grace` ago, or that an automatic retry goes on with, counts as alive.
     """
     alive: set[str] = set()
     over: dict[str, str] = {}
     for piece in chunks(names):
         for name, record in _records(instance, piece):
-            if _is_over(instance, record, now):
+            if _is_over(instance, record, now - grace):
                 over[name] = record.dagster_run.status.value.lower()
             else:
                 alive.add(name)
@@ -39,11 +43,11 @@ def _records(instance: dg.DagsterInstance, names: Sequence[str]) -> list[tuple[s
     return found
 
 
-def _is_over(instance: dg.DagsterInstance, record: dg.RunRecord, now: datetime) -> bool:
+def _is_over(instance: dg.DagsterInstance, record: dg.RunRecord, until: datetime) -> bool:
     run = record.dagster_run
     if not run.is_finished:
         return False
-    if record.end_time is not None and record.end_time > (now - GRACE).timestamp():
+    if record.end_time is not None and record.end_time > until.timestamp():
         return False
     retry = instance.get_run_record_by_id(run.tags[RETRY]) if RETRY in run.tags else None
-    return retry is None or _is_over(instance, retry, now)
+    return retry is None or _is_over(instance, retry, until)

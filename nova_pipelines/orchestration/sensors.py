@@ -27,7 +27,7 @@ from nova_pipelines.orchestration.ledger_audit import UNKNOWN_RUN
 from nova_pipelines.orchestration.loaded import Loaded
 from nova_pipelines.orchestration.mailbox_health import mailbox_health_sensor
 from nova_pipelines.orchestration.reaper import sandbox_reaper_sensor
-from nova_pipelines.orchestration.runs import ended_runs
+from nova_pipelines.orchestration.runs import TO_RETRY, ended_runs
 from nova_pipelines.orchestration.webhooks import webhook_sensor
 from nova_pipelines.orchestration.workers import fail_runs_without_worker
 from nova_pipelines.settings import Settings, load_settings
@@ -183,7 +183,7 @@ def dead_run_sensor(status: dg.DagsterRunStatus, name: str) -> dg.SensorDefiniti
 
 
 def close_orphans(services: Services, instance: dg.DagsterInstance, now: datetime) -> int:
-    """Takes executions from runs that ended some minutes ago and that no retry goes on with; returns how many.
+    """Takes executions from runs that ended a minute ago and that no retry goes on with; returns how many.
 
     Such are left where a retry died before it took them over, or could not be launched at all.
     """
@@ -194,7 +194,7 @@ def close_orphans(services: Services, instance: dg.DagsterInstance, now: datetim
         names = [name for name in oldest if name]
     return sum(
         close_executions(services, name, None, how, "and no other run went on with it")
-        for name, how in ended_runs(instance, names, now).items()
+        for name, how in ended_runs(instance, names, now, TO_RETRY).items()
         if how != UNKNOWN_RUN
     )
 

@@ -15,7 +15,7 @@ from starlette.types import ASGIApp
 
 from nova_pipelines.adapters import logs
 from nova_pipelines.database.identities import OPEN_NOTICE, refuse_exposure
-from nova_pipelines.domain.errors import NovaError
+from nova_pipelines.domain.errors import NovaError, TransientError
 from nova_pipelines.nodes.webhooks import Courier
 from nova_pipelines.nodes.wiring import build_services
 from nova_pipelines.settings import Settings, load_settings
@@ -51,9 +51,12 @@ def _serve(settings: Settings, workspace: Path, host: str, port: int) -> None:
         # uvicorn has its own while it serves, and raises the signal once more at its end: that one must not end us
         signal.signal(number, lambda *_: None)
     traces = tracing.Tracing(settings) if tracing.wanted(settings) else None
-    services = build_services(settings)
-    if refuse_exposure(services.databases.nova, settings, host):
-        log.warning(OPEN_NOTICE)
+    services = build_services(settings, in_service=True)
+    try:
+        if refuse_exposure(services.databases.nova, settings, host):
+            log.warning(OPEN_NOTICE)
+    except TransientError as error:  # it is asked with each request, and meanwhile nobody is let in
+        log.error("nobody can be recognised yet: %s", error.message)
     courier = Courier(services, settings)
     with Dagster(workspace) as dagster:
         app: ASGIApp = create_app(WebContext(settings, services, dagster), host=host)

@@ -20,7 +20,7 @@ from nova_pipelines.database.nova import Credential, Execution
 from nova_pipelines.nodes.intake import scan_mailbox
 from nova_pipelines.orchestration import sensors
 from nova_pipelines.orchestration.dispatch import PATIENCE
-from nova_pipelines.orchestration.runs import GRACE, ended_runs
+from nova_pipelines.orchestration.runs import ended_runs
 from nova_pipelines_tests.fixtures.dovecot import DovecotServer, MailUser
 from nova_pipelines_tests.fixtures.location import load_repository
 from nova_pipelines_tests.fixtures.sockets import closed_port
@@ -279,7 +279,9 @@ def test_what_a_dead_retry_never_took_over_is_asked_for_after_a_while(
     assert [status for status, _ in statuses(world)] == ["pending", "running", "running", "pending"]
     tick(repository, instance)
     assert [status for status, _ in statuses(world)][:3] == ["pending", "running", "running"]
-    monkeypatch.setattr(sensors, "ended_runs", lambda on, names, now: ended_runs(on, names, now + 2 * GRACE))
+    monkeypatch.setattr(
+        sensors, "ended_runs", lambda on, names, now, grace: ended_runs(on, names, now + 2 * grace, grace)
+    )
     tick(repository, instance)
     assert [status for status, _ in statuses(world)] == ["pending"] * 4
 

@@ -63,7 +63,6 @@ TEXTS: dict[str, tuple[str, str]] = {
     "newest": ("Las más recientes", "Newest"),
     "none_found": ("Nada que mostrar.", "Nothing to show."),
     "document": ("Documento", "Document"),
-    "open_pdf": ("Abrir el PDF", "Open the PDF"),
     "save_pdf": ("Guardar el PDF", "Save the PDF"),
     "no_document": ("No hay documento.", "There is no document."),
     "preview": ("Imagen de la página", "Picture of page"),

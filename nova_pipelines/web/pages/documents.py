@@ -97,13 +97,14 @@ def has_document(services: Services, execution: Execution) -> bool:
         return session.scalar(query.limit(1)) is not None
 
 
-def pdf_response(document: Document, *, save: bool) -> Response:
-    """The file itself. What does not begin like a PDF is only to be saved, as bytes."""
+def pdf_response(document: Document) -> Response:
+    """The file itself, to be saved and not to be opened in the browser: whose viewer runs the scripts of a PDF,
+    whatever `Content-Security-Policy` says."""
     is_pdf = b"%PDF-" in document.content[:1024]
     headers = {
         "Content-Security-Policy": PDF_POLICY,
         "X-Content-Type-Options": "nosniff",
-        "Content-Disposition": disposition(document.filename, save=save or not is_pdf),
+        "Content-Disposition": disposition(document.filename),
         "Cache-Control": "private, no-store",
         "Referrer-Policy": "no-referrer",
         "Cross-Origin-Resource-Policy": "same-origin",
@@ -112,15 +113,14 @@ def pdf_response(document: Document, *, save: bool) -> Response:
     return Response(document.content, media_type=kind, headers=headers)
 
 
-def disposition(filename: str, *, save: bool) -> str:
+def disposition(filename: str) -> str:
     """A Content-Disposition (RFC 6266) whose name is only a name: no path, no quotes, no turned writing."""
     name = re.sub(r"[^\w.()+ -]", "_", filename.replace("\\", "/").rpartition("/")[2]).strip(" .")[-120:]
     name = name or "document.pdf"
     if not name.lower().endswith(".pdf"):
         name += ".pdf"
     ascii_name = name.encode("ascii", "replace").decode().replace("?", "_")
-    kind = "attachment" if save else "inline"
-    return f"{kind}; filename=\"{ascii_name}\"; filename*=UTF-8''{quote(name, safe='')}"
+    return f"attachment; filename=\"{ascii_name}\"; filename*=UTF-8''{quote(name, safe='')}"
 
 
 class Pictures:

@@ -156,8 +156,8 @@ def run_of(listed: Listed, steps: Sequence[Passed]) -> str | None:
 
 
 @router.get("/executions/{number}/document.pdf")
-def document(context: Context, principal: Looks, number: int, save: bool = False) -> Response:
-    return pdf_response(_document(context, principal, number), save=save)
+def document(context: Context, principal: Looks, number: int) -> Response:
+    return pdf_response(_document(context, principal, number))
 
 
 @router.get("/executions/{number}/preview")

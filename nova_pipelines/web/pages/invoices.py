@@ -134,8 +134,8 @@ def _invoice(context: Any, principal: Principal, number: int) -> Invoice:
 
 
 @router.get("/invoices/{number}/document.pdf")
-def document(context: Context, principal: Looks, number: int, save: bool = False) -> Response:
-    return pdf_response(document_of_invoice(context.services, _invoice(context, principal, number)), save=save)
+def document(context: Context, principal: Looks, number: int) -> Response:
+    return pdf_response(document_of_invoice(context.services, _invoice(context, principal, number)))
 
 
 @router.get("/invoices/{number}/preview")
