@@ -7,9 +7,8 @@ import json
 import urllib.error
 import urllib.request
 
-from nova_pipelines.compiler.dagster_calls import LAUNCH, launch_variables, read_launch
+from nova_pipelines.compiler.dagster_calls import LAUNCH, Asked, launch_variables, read_launch
 from nova_pipelines.compiler.feeds import Feed
-from nova_pipelines.compiler.starting import Asked
 from nova_pipelines.database.run_requests import Batch
 
 #: the web service asks the code server for the job's plan first. Well below run_requests.WATCH_PATIENCE

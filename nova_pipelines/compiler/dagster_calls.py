@@ -7,9 +7,8 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
-from nova_pipelines.compiler.starting import Asked
 from nova_pipelines.compiler.tags import RUN_KEY, run_config, run_tags
 from nova_pipelines.database.run_requests import Batch
 
@@ -35,6 +34,16 @@ NO_RUN = {
     "InvalidSubsetError",
     "UnauthorizedError",
 }
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What came of asking for a run. "refused": it is certain that there will be none; "unknown": nobody knows."""
+
+    outcome: Literal["started", "refused", "unknown"]
+    #: the run's id, or why there is none
+    text: str
+
 
 LAUNCH = """mutation NovaLaunch($params: ExecutionParams!) {
   launchRun(executionParams: $params) { __typename

@@ -8,9 +8,8 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
-from typing import Literal
 
+from nova_pipelines.compiler.dagster_calls import Asked
 from nova_pipelines.compiler.feeds import Feed
 from nova_pipelines.database.run_requests import WATCHED, Batch, give_back, reserve
 from nova_pipelines.domain.errors import NovaError
@@ -21,15 +20,6 @@ log = logging.getLogger("nova.watch")
 
 #: mails that become executions in one go: then other clients have their turn
 PORTION = 200
-
-
-@dataclass(frozen=True, slots=True)
-class Asked:
-    """What came of asking for a run. "refused": it is certain that there will be none; "unknown": nobody knows."""
-
-    outcome: Literal["started", "refused", "unknown"]
-    #: the run's id, or why there is none
-    text: str
 
 
 Ask = Callable[[Feed, Batch], Asked]

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from sqlalchemy import select, update
 
 from nova_pipelines.compiler.beginning import Start
-from nova_pipelines.compiler.starting import Asked
+from nova_pipelines.compiler.dagster_calls import Asked
 from nova_pipelines.database.nova import Execution
 from nova_pipelines.database.run_requests import WATCHED, Batch, give_back
 from nova_pipelines.database.session import Database

@@ -11,9 +11,10 @@ from typing import Any
 import pytest
 
 from nova_pipelines.cli.asking import ask_for_run
+from nova_pipelines.compiler.dagster_calls import Asked
 from nova_pipelines.compiler.feeds import Feed, Feeds, accounts_to_watch
 from nova_pipelines.compiler.journal import Journal
-from nova_pipelines.compiler.starting import Asked, Starter
+from nova_pipelines.compiler.starting import Starter
 from nova_pipelines.database.nova import Execution
 from nova_pipelines.database.run_requests import WATCHED, Batch
 from nova_pipelines.domain.errors import TransientError

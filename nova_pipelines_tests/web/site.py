@@ -18,8 +18,8 @@ import pytest
 from sqlalchemy import select
 from starlette.requests import HTTPConnection
 
+from nova_pipelines.compiler.dagster_calls import Asked
 from nova_pipelines.compiler.job import Compiled
-from nova_pipelines.compiler.starting import Asked
 from nova_pipelines.database.approval_tables import Approval
 from nova_pipelines.database.clients import add_client
 from nova_pipelines.database.run_requests import Batch

@@ -6,7 +6,7 @@ import time
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from nova_pipelines.compiler.starting import Asked
+from nova_pipelines.compiler.dagster_calls import Asked
 from nova_pipelines.database.run_requests import Batch
 from nova_pipelines.domain.errors import TransientError
 

@@ -26,12 +26,12 @@ from nova_pipelines.compiler.dagster_calls import (
     STATE_KEY,
     STATUS,
     TERMINATE,
+    Asked,
     DagsterStatus,
     launch_variables,
     read_launch,
     read_status,
 )
-from nova_pipelines.compiler.starting import Asked
 from nova_pipelines.compiler.tags import RUN_KEY
 from nova_pipelines.database.run_requests import Batch
 from nova_pipelines.domain.errors import TransientError

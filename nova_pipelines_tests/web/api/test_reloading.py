@@ -11,8 +11,8 @@ import pytest
 from sqlalchemy import select, update
 
 from nova_pipelines.compiler.beginning import Start, compiled_newest
+from nova_pipelines.compiler.dagster_calls import Asked
 from nova_pipelines.compiler.publishing import prepare, store
-from nova_pipelines.compiler.starting import Asked
 from nova_pipelines.database.nova import Execution, Workflow
 from nova_pipelines.database.run_requests import Batch, unclaimed
 from nova_pipelines.database.session import Database, Databases
