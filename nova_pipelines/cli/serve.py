@@ -11,10 +11,8 @@ import yaml
 from nova_pipelines.adapters import life_lock
 from nova_pipelines.cli.dagster_home import make_storages, prepare_dagster_home
 from nova_pipelines.cli.engine import MODULE
-from nova_pipelines.cli.session import open_nova
 from nova_pipelines.compiler.dagster_calls import DAEMON_LOCK, LOCATION
 from nova_pipelines.database.failures import folder_failure
-from nova_pipelines.database.identities import refuse_exposure
 from nova_pipelines.settings import Settings, load_settings
 
 PROGRAMS = ("code", "daemon", "web", "watch")
@@ -115,10 +113,7 @@ def web(
 
     Listening on another address than this machine's own needs a key or a user.
     """
-    settings = load_settings()
-    with open_nova(settings) as nova:
-        refuse_exposure(nova, settings, host)
-    _become("web", host=host, port=port or settings.port, parent=parent)
+    _become("web", host=host, port=port or load_settings().port, parent=parent)
 
 
 @app.command()

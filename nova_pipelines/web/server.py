@@ -15,6 +15,7 @@ from starlette.types import ASGIApp
 
 from nova_pipelines.adapters import logs
 from nova_pipelines.database.identities import OPEN_NOTICE, refuse_exposure
+from nova_pipelines.database.session import require_file
 from nova_pipelines.domain.errors import NovaError, TransientError
 from nova_pipelines.nodes.webhooks import Courier
 from nova_pipelines.nodes.wiring import build_services
@@ -52,6 +53,7 @@ def _serve(settings: Settings, workspace: Path, host: str, port: int) -> None:
         signal.signal(number, lambda *_: None)
     traces = tracing.Tracing(settings) if tracing.wanted(settings) else None
     services = build_services(settings, in_service=True)
+    require_file(services.databases.nova)
     try:
         if refuse_exposure(services.databases.nova, settings, host):
             log.warning(OPEN_NOTICE)
