@@ -252,9 +252,6 @@ def test_the_procfile_starts_the_programs_of_nova_up(becomes, nova: Nova, monkey
     monkeypatch.setattr(processes.subprocess, "Popen", lambda command, **_: started.append(command))
     family = processes.Family(nova.home / "logs", {})
     commands = procfile()
-    refused = nova("serve", "web", "--host", "0.0.0.0", code=2).err  # noqa: S104 - it is refused
-    assert "there is no key and no user, and 0.0.0.0 can be reached from other machines" in refused
-    nova("keys", "create", "first", "--role", "admin")
     assert commands.pop("release") == ["nova", "migrate"]
     assert tuple(commands) == serve.PROGRAMS
 
@@ -269,6 +266,11 @@ def test_the_procfile_starts_the_programs_of_nova_up(becomes, nova: Nova, monkey
         assert by_procfile[4:] == by_up[4:]
         if name == "web":
             assert by_procfile[-2:] == ["--port", "5123"]
+
+
+def test_without_a_key_nobody_else_can_reach_it(nova: Nova):
+    refused = nova.program("serve", "web", "--host", "0.0.0.0", code=2).err  # noqa: S104 - it is refused
+    assert "there is no key and no user, and 0.0.0.0 can be reached from other machines" in refused
 
 
 def test_where_the_programs_find_each_other(becomes, nova: Nova, monkeypatch: pytest.MonkeyPatch):
