@@ -8,7 +8,7 @@ evaluated in the code server. Runs in containers of their own are DockerRunLaunc
 import json
 import os
 import socket
-from datetime import UTC, datetime, timedelta
+import time
 from pathlib import Path
 
 import dagster as dg
@@ -19,7 +19,7 @@ WORKER = "nova/worker"
 #: in this tag DefaultRunLauncher keeps which code server started the worker (`GRPC_INFO_TAG` of 1.13.27)
 CODE_SERVER = ".dagster/grpc_info"
 #: a worker marks its run before all else; one that has not done so after such a time has died before
-TO_MARK = timedelta(seconds=60)
+MARK_SECONDS = 60.0
 #: runs that one tick looks at
 MAX_RUNS = 200
 
@@ -45,8 +45,7 @@ def is_gone(mark: str) -> bool:
 def fail_runs_without_worker(instance: dg.DagsterInstance) -> list[str]:
     """Marks started runs whose worker is gone as failed, so that Dagster retries them; returns their ids."""
     records = instance.get_run_records(dg.RunsFilter(statuses=[dg.DagsterRunStatus.STARTED]), limit=MAX_RUNS)
-    now = datetime.now(UTC)
-    gone = [record.dagster_run for record in records if _has_lost_its_worker(record, now)]
+    gone = [record.dagster_run for record in records if _has_lost_its_worker(record)]
     failed: list[str] = []
     for run in gone:
         # it may have ended well between the look at the run and the look at its process
@@ -57,12 +56,12 @@ def fail_runs_without_worker(instance: dg.DagsterInstance) -> list[str]:
     return failed
 
 
-def _has_lost_its_worker(record: dg.RunRecord, now: datetime) -> bool:
+def _has_lost_its_worker(record: dg.RunRecord) -> bool:
     tags = record.dagster_run.tags
     if mark := tags.get(WORKER):
         return is_gone(mark)
     ours = TAG_VERSION in tags and CODE_SERVER in tags
-    return ours and record.start_time is not None and now.timestamp() - record.start_time > TO_MARK.total_seconds()
+    return ours and record.start_time is not None and time.time() - record.start_time > MARK_SECONDS
 
 
 def _here() -> dict[str, str]:

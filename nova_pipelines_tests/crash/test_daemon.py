@@ -18,6 +18,8 @@ import dagster as dg
 import pytest
 from dagster import DagsterEventType
 
+from nova_pipelines.compiler.job import TAG_VERSION
+from nova_pipelines.orchestration.workers import CODE_SERVER, WORKER
 from nova_pipelines_tests.crash.engine import Engine
 from nova_pipelines_tests.crash.ways import WAYS, assert_once
 from nova_pipelines_tests.fixtures.location import MODULE
@@ -106,6 +108,8 @@ def test_the_daemon_retries_a_killed_worker(world: World, engine: Engine, servic
         services.wait_for("the row of `amount`", lambda: world.executions() and len(world.chain(1)) == 5)
         (first,) = instance.get_runs()
         assert "dagster/run_key" in first.tags
+        # what tells that a run has lost its worker, before and after its mark (orchestration/workers.py)
+        assert first.tags.keys() >= {TAG_VERSION, CODE_SERVER, WORKER}
         pid = services.wait_for("the worker", lambda: worker_of(instance, first.run_id))
         os.kill(pid, signal.SIGKILL)
         services.wait_for("the run's failure", lambda: instance.get_runs(dg.RunsFilter(statuses=[FAILURE])))

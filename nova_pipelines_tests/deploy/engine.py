@@ -6,16 +6,15 @@ from __future__ import annotations
 import json
 import re
 import secrets
-import socketserver
 import subprocess
-import threading
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler
-from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any
+
+from nova_pipelines_tests.fixtures.http_server import WebServer
 
 VERSION = {"Version": "28.2.2", "ApiVersion": "1.50", "MinAPIVersion": "1.24", "Os": "linux", "Arch": "amd64"}
 
@@ -38,33 +37,25 @@ class Container:
         return {"Status": status, "Running": status == "running", "ExitCode": code or 0}
 
 
-class Engine:
-    """Listens on a free port of loopback (`host`: for DOCKER_HOST), or on a UNIX socket. `run(command,
-    environment)` starts the process of a container. Calls that it does not know are kept in `refused`."""
+class Engine(WebServer):
+    """Listens on a free port of loopback (`host`: for DOCKER_HOST). `run(command, environment)` starts the process of a
+    container. Calls that it does not know are kept in `refused`."""
 
-    def __init__(
-        self, run: Callable[[list[str], dict[str, str]], subprocess.Popen[bytes]], *, socket: Path | None = None
-    ) -> None:
+    def __init__(self, run: Callable[[list[str], dict[str, str]], subprocess.Popen[bytes]]) -> None:
+        self.handler = _Handler
         self.run = run
         self.containers: dict[str, Container] = {}
         self.calls: list[str] = []
         self.refused: list[str] = []
-        handler = type("Handler", (_Handler,), {"engine": self})
-        kind = _UnixServer if socket else _TcpServer
-        self._server = kind(str(socket) if socket else ("127.0.0.1", 0), handler)  # type: ignore[arg-type]
-        self.host = f"unix://{socket}" if socket else f"tcp://127.0.0.1:{self._server.socket.getsockname()[1]}"
 
-    def __enter__(self) -> Self:
-        self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.05})
-        self._thread.start()
-        return self
+    @property
+    def host(self) -> str:
+        return f"tcp://127.0.0.1:{self.port}"
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._server.shutdown()
-        self._thread.join()
-        self._server.server_close()
+        super().__exit__(kind, error, trace)
         for container in self.containers.values():
             if container.process:
                 with suppress(ProcessLookupError):
@@ -107,7 +98,6 @@ class Engine:
 
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
-    engine: Engine
 
     def do_GET(self) -> None:
         self._handle()
@@ -120,7 +110,8 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _handle(self) -> None:
         raw = self.rfile.read(int(self.headers.get("Content-Length") or 0))
-        status, answer = self.engine.answer(self.command, self.path, json.loads(raw) if raw.strip() else {})
+        engine: Engine = self.server.owner  # type: ignore[attr-defined]
+        status, answer = engine.answer(self.command, self.path, json.loads(raw) if raw.strip() else {})
         body = b"" if answer is None else answer.encode() if isinstance(answer, str) else json.dumps(answer).encode()
         self.send_response(status)
         self.send_header("Content-Type", "text/plain" if isinstance(answer, str) else "application/json")
@@ -132,14 +123,3 @@ class _Handler(BaseHTTPRequestHandler):
 
     def log_message(self, format: str, *args: object) -> None:  # the base class's name
         """Silent: the calls are kept."""
-
-    def address_string(self) -> str:
-        return "client"
-
-
-class _TcpServer(socketserver.ThreadingTCPServer):
-    daemon_threads = True
-
-
-class _UnixServer(socketserver.ThreadingUnixStreamServer):
-    daemon_threads = True

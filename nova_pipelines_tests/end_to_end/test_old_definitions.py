@@ -9,11 +9,10 @@ import dataclasses
 import json
 import secrets
 import sqlite3
-import threading
 from collections.abc import Iterator
 from contextlib import closing
 from decimal import Decimal
-from http.server import BaseHTTPRequestHandler, HTTPServer
+from http.server import BaseHTTPRequestHandler
 from itertools import pairwise
 from pathlib import Path
 from textwrap import indent
@@ -32,6 +31,7 @@ from nova_pipelines.nodes.registry import read_definition
 from nova_pipelines.orchestration import sensors
 from nova_pipelines_tests.adapters.sandbox.e2b_wire import KEY, E2BWire
 from nova_pipelines_tests.fixtures.dovecot import DovecotServer, require_dovecot
+from nova_pipelines_tests.fixtures.http_server import WebServer
 from nova_pipelines_tests.fixtures.location import load_repository
 from nova_pipelines_tests.fixtures.smtp_sink import SmtpSink
 from nova_pipelines_tests.fixtures.tcp_postgres import ClientDatabase, TcpPostgres
@@ -445,15 +445,14 @@ class _Page(BaseHTTPRequestHandler):
         """Silent."""
 
 
+class _Site(WebServer):
+    handler = _Page
+
+
 @pytest.fixture
 def page() -> Iterator[str]:
-    server = HTTPServer(("127.0.0.1", 0), _Page)
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    yield f"http://127.0.0.1:{server.server_port}/"
-    server.shutdown()
-    thread.join()
-    server.server_close()
+    with _Site() as site:
+        yield f"http://127.0.0.1:{site.port}/"
 
 
 def test_requests_work_with_the_network_and_are_refused_without(old: World, page: str):
