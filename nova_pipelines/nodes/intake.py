@@ -190,6 +190,7 @@ def _ledger_row(services: Services, place: Folder, header: MailHeader, report: S
         if message is None:
             client_id = session.scalars(_CLIENT, {"id": place.credential_id}).one()
             message = Message(**values, client_id=client_id, attempts=1)
+            _describe(message, header)
             try:
                 with session.begin_nested():
                     session.add(message)
@@ -199,9 +200,8 @@ def _ledger_row(services: Services, place: Folder, header: MailHeader, report: S
                 message.attempts += 1
         else:
             message.attempts += 1
-        if message.size is None:  # nothing of it was known until now
-            for name in _OF_HEADER:
-                setattr(message, name, getattr(header, name))
+        if message.size is None:  # claimed before anything of it was known
+            _describe(message, header)
             session.flush()
         twin = _known_before_reading(session, message, anew) if message.status == "seen" else None
         if twin is not None:
@@ -209,6 +209,11 @@ def _ledger_row(services: Services, place: Folder, header: MailHeader, report: S
             report.duplicates += 1
             return None
         return message.id
+
+
+def _describe(message: Message, header: MailHeader) -> None:
+    for name in _OF_HEADER:
+        setattr(message, name, getattr(header, name))
 
 
 _OF_HEADER = ("message_id", "provider_id", "sender", "subject", "sent_at", "size", "received_at")
