@@ -15,13 +15,24 @@ FILES = {"containers": ("docker-compose.yml",), "processes": ("docker-compose.ym
 _VARIABLE = re.compile(r"\$\{(?P<name>\w+)(?::(?P<kind>[-?])(?P<rest>[^}]*))?\}|\$\$|(?P<bare>\$)")
 
 
+class _OnceEach(yaml.SafeLoader):
+    """Takes no key twice; PyYAML itself would silently take the last."""
+
+    def flatten_mapping(self, node: yaml.MappingNode) -> None:
+        keys = [key.value for key, _ in node.value]
+        if twice := {key for key in keys if keys.count(key) > 1}:
+            raise ValueError(f"twice in one mapping: {', '.join(sorted(twice))}{node.start_mark}")
+        super().flatten_mapping(node)
+
+
 def variables(text: str) -> set[str]:
     return {match["name"] for match in _VARIABLE.finditer(text) if match["name"]}
 
 
 def load(path: Path, environment: Mapping[str, str]) -> dict[str, Any]:
-    """The file with its variables filled in. Raises KeyError for one that must be set and is not."""
-    return _fill(yaml.safe_load(path.read_text(encoding="utf-8")), environment)
+    """The file with its variables filled in. Raises KeyError for one that must be set and is not, and ValueError for
+    a key that stands twice, which compose would refuse."""
+    return _fill(yaml.load(path.read_text(encoding="utf-8"), _OnceEach), environment)
 
 
 def load_merged(names: tuple[str, ...], environment: Mapping[str, str]) -> dict[str, Any]:

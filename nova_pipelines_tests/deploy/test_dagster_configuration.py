@@ -23,8 +23,8 @@ HERE = {"containers": ROOT / "deploy", "processes": ROOT / "deploy/process"}
 NOT_FOR_RUNS = {"NOVA_HOME", "PORT", "REDIS_URL", "NOVA_CODE_HOST", "NOVA_CODE_PORT", "NOVA_DAGSTER_URL", "NOVA_DEBUG"}
 NOT_FOR_RUNS |= {"NOVA_MAX_WAITING", "NOVA_WATCH_IDLE_SECONDS", "NOVA_WATCH_POLL_SECONDS", "NOVA_WATCH_CONNECTIONS"}
 
-#: who logs in is the web service's matter
-NOT_FOR_RUNS |= {"NOVA_PUBLIC_URL", "NOVA_TRUSTED_PROXIES"}
+#: who logs in is the web service's matter (its address stands in the links that runs write)
+NOT_FOR_RUNS |= {"NOVA_TRUSTED_PROXIES"}
 NOT_FOR_RUNS |= {name.upper() for name in Settings.model_fields if name.startswith(("nova_oidc_", "nova_session_"))}
 
 #: of the web service, the watcher and the sensors

@@ -107,7 +107,7 @@ class E2BWire:
         self._socket = socket.create_server(("127.0.0.1", 0))
         self.url = f"http://127.0.0.1:{self._socket.getsockname()[1]}"
         self.templates = Templates(self.url, self._refused)
-        config = uvicorn.Config(self._app(), loop="asyncio", log_level="critical", lifespan="off")
+        config = uvicorn.Config(self._app(), loop="asyncio", log_level="critical", lifespan="off", log_config=None)
         self._server = uvicorn.Server(config)
         self._thread = threading.Thread(target=self._server.run, kwargs={"sockets": [self._socket]})
         self._thread.start()

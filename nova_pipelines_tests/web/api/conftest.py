@@ -44,7 +44,7 @@ class As:
 @contextmanager
 def serving(app: Any) -> Iterator[str]:
     """Serves an application in a thread, on a free port of loopback: its address."""
-    config = uvicorn.Config(app, port=0, log_level="error", ws="none", timeout_graceful_shutdown=2)
+    config = uvicorn.Config(app, port=0, log_level="error", ws="none", timeout_graceful_shutdown=2, log_config=None)
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()
