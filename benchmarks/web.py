@@ -17,13 +17,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from statistics import quantiles
-from typing import Any
+from typing import Any, NamedTuple
 
 from rich.console import Console
 from sqlalchemy import text
 
 from benchmarks.home import bench_home, publish_text
 from nova_pipelines.cli.up import free_port
+from nova_pipelines.database.api_keys import create_key
 from nova_pipelines.database.clients import add_client
 from nova_pipelines.nodes.services import Services
 
@@ -93,7 +94,8 @@ def postgres() -> Iterator[tuple[str, str]]:
         server.cleanup()
 
 
-def fill(services: Services, executions: int) -> None:
+def fill(services: Services, executions: int) -> str:
+    """A key that sees all of it."""
     for number in range(1, 4):
         publish_text(services, WORKFLOW.format(number=number))
     nova, facturas = services.databases.nova, services.databases.facturas
@@ -114,11 +116,20 @@ def fill(services: Services, executions: int) -> None:
     for database in (nova, facturas):
         with database.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
             connection.execute(text("VACUUM ANALYZE"))
+    with nova.session() as session:
+        return create_key(session, name="bench", role="viewer", clients=None, by="bench", expires_at=None)[1]
+
+
+class Service(NamedTuple):
+    host: str
+    port: int
+    key: str
+    pid: int
 
 
 @contextmanager
-def web_service(home: Path) -> Iterator[tuple[str, int, int]]:
-    """The real web service, without a code location: (host, port, pid)."""
+def web_service(home: Path, key: str) -> Iterator[Service]:
+    """The real web service, without a code location."""
     workspace = home / "empty.yaml"
     workspace.write_text('{"load_from": []}')
     port = free_port("127.0.0.1")
@@ -131,7 +142,7 @@ def web_service(home: Path) -> Iterator[tuple[str, int, int]]:
             if process.poll() is not None or time.monotonic() > deadline:
                 raise SystemExit((home / "web.log").read_text())
             time.sleep(0.2)
-        yield "127.0.0.1", port, process.pid
+        yield Service("127.0.0.1", port, key, process.pid)
     finally:
         process.terminate()
         process.wait(20)
@@ -147,13 +158,13 @@ def _answers(port: int) -> bool:
 class Reader:
     """One connection that asks again and again: as little work as can be, since it shares the processors."""
 
-    def __init__(self, host: str, port: int) -> None:
-        self._address = host, port
+    def __init__(self, service: Service) -> None:
+        self._service = service
 
     async def ask(self, path: str, times: int, think: float) -> list[float]:
         """Seconds of each request."""
-        reader, writer = await asyncio.open_connection(*self._address)
-        request = f"GET {path} HTTP/1.1\r\nHost: nova\r\n\r\n".encode()
+        reader, writer = await asyncio.open_connection(self._service.host, self._service.port)
+        request = f"GET {path} HTTP/1.1\r\nHost: nova\r\nAuthorization: Bearer {self._service.key}\r\n\r\n".encode()
         seconds: list[float] = []
         for _ in range(times):
             began = time.perf_counter()
@@ -169,9 +180,9 @@ class Reader:
         return seconds
 
 
-def measure(host: str, port: int, path: str, *, readers: int, times: int, think: float) -> list[float]:
+def measure(service: Service, path: str, *, readers: int, times: int, think: float) -> list[float]:
     async def together() -> list[float]:
-        tasks = [Reader(host, port).ask(path, times, think) for _ in range(readers)]
+        tasks = [Reader(service).ask(path, times, think) for _ in range(readers)]
         return [seconds for found in await asyncio.gather(*tasks) for seconds in found]
 
     return asyncio.run(together())
@@ -200,37 +211,37 @@ def main() -> None:
     found: dict[str, Any] = {"load": os.getloadavg()[0], "paths": {}}
     with postgres() as urls, bench_home(*urls) as services:
         console.print("filling …")
-        fill(services, given.executions)
-        with web_service(Path(os.environ["NOVA_HOME"])) as (host, port, pid):
-            _listings(console, found, host, port, pid, given)
-            _memory(console, found, host, port, pid, given.requests)
+        key = fill(services, given.executions)
+        with web_service(Path(os.environ["NOVA_HOME"]), key) as service:
+            _listings(console, found, service, given)
+            _memory(console, found, service, given.requests)
     if given.json:
         print(json.dumps(found))
 
 
-def _listings(console: Console, found: dict[str, Any], host: str, port: int, pid: int, given: Any) -> None:
+def _listings(console: Console, found: dict[str, Any], service: Service, given: Any) -> None:
     for path in PATHS:
-        measure(host, port, path, readers=2, times=3, think=0)
+        measure(service, path, readers=2, times=3, think=0)
         row: dict[str, float] = {}
         for name, think in (("thinking", given.think), ("at once", 0.0)):
-            began, used = time.monotonic(), cpu_seconds(pid)
-            seconds = measure(host, port, path, readers=given.readers, times=given.times, think=think)
+            began, used = time.monotonic(), cpu_seconds(service.pid)
+            seconds = measure(service, path, readers=given.readers, times=given.times, think=think)
             cuts = quantiles(seconds, n=100)
             row |= {f"{name} p50": cuts[49] * 1000, f"{name} p95": cuts[94] * 1000}
-            row |= {"cpu": (cpu_seconds(pid) - used) / len(seconds) * 1000}
+            row |= {"cpu": (cpu_seconds(service.pid) - used) / len(seconds) * 1000}
             row |= {"per second": len(seconds) / (time.monotonic() - began)}
         found["paths"][path] = row
         shown = ", ".join(f"{name} {value:.1f}" for name, value in row.items())
         console.print(f"{path:45} {shown}  (ms; load {os.getloadavg()[0]:.1f})", soft_wrap=True)
 
 
-def _memory(console: Console, found: dict[str, Any], host: str, port: int, pid: int, requests: int) -> None:
+def _memory(console: Console, found: dict[str, Any], service: Service, requests: int) -> None:
     each = max(1, requests // (20 * len(PATHS)))
-    sizes = [memory(pid)]
+    sizes = [memory(service.pid)]
     for _ in range(4):
         for path in PATHS:
-            measure(host, port, path, readers=20, times=max(1, each // 4), think=0)
-        sizes.append(memory(pid))
+            measure(service, path, readers=20, times=max(1, each // 4), think=0)
+        sizes.append(memory(service.pid))
     found["memory"] = sizes
     console.print(f"MB of the web process over {20 * max(1, each // 4) * 4 * len(PATHS)} requests: {sizes}")
 
