@@ -31,6 +31,7 @@ up: $(STAMP) ## start NOVA with the Dagster UI (keeps what the demo left); Ctrl-
 # two more than there are processors: servers that start and processes that end are waited for
 test: $(STAMP) ## lint, types, architecture and all tests (as root on Debian installs what they need)
 	@.ci/packages
+	@$(BIN)/python -m compileall -q nova_pipelines nova_pipelines_tests # hundreds of processes would each do it anew
 	$(BIN)/python -m pytest -n $$(( $$(getconf _NPROCESSORS_ONLN) + 2 )) --dist worksteal $(PYTEST_ARGS)
 
 lint: $(STAMP) ## ruff and import-linter

@@ -7,6 +7,7 @@ import argparse
 import asyncio
 import json
 import os
+import random
 import subprocess
 import sys
 import tempfile
@@ -166,6 +167,7 @@ class Reader:
         reader, writer = await asyncio.open_connection(self._service.host, self._service.port)
         request = f"GET {path} HTTP/1.1\r\nHost: nova\r\nAuthorization: Bearer {self._service.key}\r\n\r\n".encode()
         seconds: list[float] = []
+        await asyncio.sleep(random.uniform(0, think))  # noqa: S311 - people do not begin at the same moment
         for _ in range(times):
             began = time.perf_counter()
             writer.write(request)
@@ -175,7 +177,7 @@ class Reader:
             seconds.append(time.perf_counter() - began)
             assert head.startswith(b"HTTP/1.1 200"), head
             if think:
-                await asyncio.sleep(think)
+                await asyncio.sleep(random.uniform(0.5, 1.5) * think)  # noqa: S311
         writer.close()
         return seconds
 
@@ -203,7 +205,7 @@ def main() -> None:
     parser.add_argument("--executions", type=int, default=100_000)
     parser.add_argument("--readers", type=int, default=20)
     parser.add_argument("--times", type=int, default=20, help="requests of each reader")
-    parser.add_argument("--think", type=float, default=0.25, help="seconds between a reader's requests")
+    parser.add_argument("--think", type=float, default=0.25, help="seconds between a reader's requests, on average")
     parser.add_argument("--requests", type=int, default=10_000, help="for the memory")
     parser.add_argument("--json", action="store_true")
     given = parser.parse_args()

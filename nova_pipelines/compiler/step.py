@@ -102,7 +102,8 @@ def run_step(
             if record is not None:
                 records.append(record)
     work.journal.record(records)
-    work.journal.put_off(result.put_off)
+    if result.put_off:
+        work.journal.put_off(result.put_off)
     return result
 
 

@@ -21,7 +21,12 @@ _EXECUTION_FIELDS = (
     *("message_id", "document_ordinal", "created_at", "started_at", "completed_at", "waits_until"),
     *("cancelled_at", "cancelled_by"),
 )
-_EXECUTION = (*(Execution.__table__.c[name] for name in _EXECUTION_FIELDS), Message.sender, Message.subject)
+#: made once: SQLAlchemy takes longer to put such a query together than PostgreSQL to answer it
+_EXECUTION = (
+    select(*(Execution.__table__.c[name] for name in _EXECUTION_FIELDS), Message.sender, Message.subject)
+    .outerjoin(Message, Message.id == Execution.message_id)
+    .order_by(Execution.id.desc())
+)
 _EXECUTION_NAMES = (*_EXECUTION_FIELDS, "from", "subject")
 #: columns of an invoice that are shown; not its document and its text
 INVOICE_FIELDS = (
@@ -30,7 +35,7 @@ INVOICE_FIELDS = (
     *("email_subject", "email_date", "pdf_filename", "pdf_size_bytes", "document_sha256", "ocr_method"),
     *("processed_by_workflow_id", "processed_by_execution_id", "processed_by_node_id", "created_at", "updated_at"),
 )
-_INVOICE = tuple(Invoice.__table__.c[name] for name in INVOICE_FIELDS)
+_INVOICE = select(*(Invoice.__table__.c[name] for name in INVOICE_FIELDS)).order_by(Invoice.id.desc())
 
 
 def client_ids(session: Session, slugs: Collection[str]) -> list[int]:
@@ -55,8 +60,7 @@ def execution_filter(
 
 def page_of_executions(session: Session, wanted: ColumnElement[bool], *, skip: int, limit: int) -> list[dict[str, Any]]:
     """The newest first, without their contexts, with the names of what they belong to."""
-    query = _page(_EXECUTION, Execution.id, wanted, skip, limit).outerjoin(Message, Message.id == Execution.message_id)
-    rows = session.connection().execute(query).all()
+    rows = session.connection().execute(_page(_EXECUTION, Execution.id, wanted, skip, limit)).all()
     found = [dict(zip(_EXECUTION_NAMES, row, strict=True)) for row in rows]
     names = _names_of(session)
     workflows = names.of(session, Workflow.id, Workflow.name, {row["workflow_id"] for row in found})
@@ -91,9 +95,8 @@ def _names_of(session: Session) -> _Names:
     return _names.setdefault(session.get_bind(), _Names())
 
 
-def _page(columns: Sequence[Any], number: Any, wanted: ColumnElement[bool], skip: int, limit: int) -> Any:
+def _page(query: Select[Any], number: Any, wanted: ColumnElement[bool], skip: int, limit: int) -> Select[Any]:
     """A page. Of one further back, the numbers come from an index alone."""
-    query = select(*columns).order_by(number.desc())
     if not skip:
         return query.where(wanted).limit(limit)
     numbers = select(number).where(wanted).order_by(number.desc()).offset(skip).limit(limit).subquery()

@@ -18,9 +18,9 @@ from typing import Any, Self
 from weakref import WeakSet
 
 from sqlalchemy import URL, Connection, Engine, Pool, create_engine, event, make_url
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import DBAPIError, InvalidatePoolError
 from sqlalchemy.orm import Session, sessionmaker
-from sqlalchemy.pool import NullPool
+from sqlalchemy.pool import ConnectionPoolEntry, NullPool
 
 from nova_pipelines.database.failures import MIGRATE, describe, folder_failure, hide_quoted_statement, translate
 from nova_pipelines.database.types import serialize_json
@@ -28,6 +28,8 @@ from nova_pipelines.domain.errors import ConfigurationError
 
 BUSY_SECONDS = 30
 CONNECT_SECONDS = 10
+#: a connection that was used so short a time ago is taken for a living one
+FRESH_SECONDS = 1.0
 
 _engines: WeakSet[Engine] = WeakSet()
 #: pools that a forked child got from its parent: kept for ever, since closing them would close the parent's
@@ -54,13 +56,33 @@ def open_engine(url: str, *, migrating: bool = False, pooled: bool = True) -> En
         _prepare_sqlite(engine, Path(str(parsed.database)), foreign_keys=not migrating)
     else:
         if pooled:
-            options |= {"pool_pre_ping": True, "pool_size": 5, "max_overflow": 10}
+            options |= {"pool_size": 5, "max_overflow": 10}
         arguments = {"connect_timeout": CONNECT_SECONDS, "application_name": "nova"}
         own = {name: value for name, value in arguments.items() if name not in parsed.query}
         engine = create_engine(parsed, connect_args=own, **options)
         event.listen(engine, "handle_error", hide_quoted_statement)
+        _ping_what_lay_idle(engine)
     _engines.add(engine)
     return engine
+
+
+def _ping_what_lay_idle(engine: Engine) -> None:
+    """`pool_pre_ping`, but not for a connection that answered a moment ago: a ping takes as long as a small query."""
+
+    @event.listens_for(engine, "checkin")
+    def put_back(_connection: Any, record: ConnectionPoolEntry) -> None:
+        record.info["nova_answered"] = time.monotonic()
+
+    @event.listens_for(engine, "checkout")
+    def take_out(connection: Any, record: ConnectionPoolEntry, _proxy: object) -> None:
+        answered = record.info.get("nova_answered")
+        if answered is None or time.monotonic() < answered + FRESH_SECONDS:
+            return
+        try:
+            engine.dialect.do_ping(connection)
+        except engine.dialect.loaded_dbapi.Error as error:
+            # the pool makes a new one, and trusts none of those that are as old
+            raise InvalidatePoolError(str(error)) from error
 
 
 def _prepare_sqlite(engine: Engine, path: Path, *, foreign_keys: bool) -> None:
@@ -156,6 +178,9 @@ class Database:
         if self.engine.dialect.name == "postgresql":
             options |= {"isolation_level": "REPEATABLE READ", "postgresql_readonly": True}
         self._reading = sessionmaker(self.engine.execution_options(**options), expire_on_commit=False)
+        if "isolation_level" in options:
+            options = {"isolation_level": "AUTOCOMMIT"}
+        self._looking = sessionmaker(self.engine.execution_options(**options), expire_on_commit=False)
         event.listen(self.engine, "connect", self._reached)
 
     def __repr__(self) -> str:
@@ -182,6 +207,13 @@ class Database:
     def read(self) -> Iterator[Session]:
         """A snapshot to read from; a write fails. Changes of others show in the next reading session."""
         with self.translate_errors(), self._reading.begin() as session:
+            yield session
+
+    @contextmanager
+    def look(self) -> Iterator[Session]:
+        """Like `read`, for single queries: on PostgreSQL each sees its own moment, and there is no transaction whose
+        beginning and end would take as long as the query. To write by it would be a mistake that nothing stops."""
+        with self.translate_errors(), self._looking.begin() as session:
             yield session
 
     @contextmanager

@@ -8,6 +8,7 @@ from datetime import date, datetime
 from decimal import Decimal
 from typing import Annotated, Any
 
+import orjson
 from fastapi import Depends, Query, Response
 from pydantic import BaseModel
 
@@ -61,10 +62,20 @@ def as_json(data: Any, status: int = 200, headers: dict[str, str] | None = None)
     return Response(text.encode("utf-8", "replace"), status, headers, "application/json")
 
 
+def _list_json(rows: Sequence[Any]) -> Response:
+    """As `as_json`, by a faster writer for what are columns of tables; what it cannot write, the other one can."""
+    try:
+        return Response(orjson.dumps(rows, default=_plain), media_type="application/json")
+    except TypeError:  # orjson.JSONEncodeError: half of a surrogate pair in a text
+        return as_json(rows)
+
+
 def as_list(rows: Sequence[Any], page: Page, count: Callable[[], int]) -> Response:
     """A page of a list with `X-Total-Count`. `count` is asked only where the page does not tell."""
     total = page.skip + len(rows) if len(rows) < page.limit and (rows or not page.skip) else count()
-    return as_json(rows, headers={"X-Total-Count": str(total)})
+    answer = _list_json(rows)
+    answer.headers["X-Total-Count"] = str(total)
+    return answer
 
 
 TOTAL: dict[str, Any] = {

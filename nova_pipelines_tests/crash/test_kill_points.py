@@ -6,8 +6,11 @@ from typing import Literal
 
 import pytest
 from dagster._core.execution.plan.resume_retry import ReexecutionStrategy
+from sqlalchemy import update
 
 from nova_pipelines.database.executions import release
+from nova_pipelines.database.nova import Message
+from nova_pipelines.nodes.reconciling import rest
 from nova_pipelines_tests.crash.engine import Engine
 from nova_pipelines_tests.crash.ways import WAYS, assert_once, crash, crash_and_retry
 from nova_pipelines_tests.crash.worker import Kill
@@ -44,7 +47,6 @@ def test_a_node_is_done_once(world: World, engine: Engine, way: str, kill: Kill)
 
 #: between the nodes' own steps: on the way in, around each commit, on the way out
 BETWEEN = [
-    ("low", Kill("nova_pipelines.nodes.intake:_ledger_row", "after"), False),
     ("low", Kill("nova_pipelines.nodes.intake:_store", "after"), False),
     ("low", Kill("nova_pipelines.compiler.collect:make_executions", "after"), True),
     ("low", Kill("nova_pipelines.compiler.journal:Journal.claim", "after"), False),
@@ -67,6 +69,17 @@ BETWEEN = [
 def test_nothing_is_lost_between_steps(world: World, engine: Engine, way: str, kill: Kill):
     uid = crash_and_retry(world, engine, WAYS[way], kill)
     assert_once(world, [WAYS[way]], [uid])
+
+
+@pytest.mark.crash
+def test_a_mail_that_was_claimed_and_not_stored_is_taken_in_after_its_rest(world: World, engine: Engine):
+    crash_and_retry(world, engine, WAYS["low"], Kill("nova_pipelines.nodes.intake:_ledger_row", "after"))
+    (claimed,) = world.messages()
+    assert (claimed.status, claimed.attempts, world.executions()) == ("seen", 1, [])
+    with world.services.databases.nova.session() as session:
+        session.execute(update(Message).values(updated_at=claimed.updated_at - rest(1)))
+    assert engine.work(engine.launch()) == 0
+    assert_once(world, [WAYS["low"]], [claimed.uid])
 
 
 def test_a_retry_may_die_too(world: World, engine: Engine):

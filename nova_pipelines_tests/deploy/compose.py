@@ -32,7 +32,7 @@ def variables(text: str) -> set[str]:
 def load(path: Path, environment: Mapping[str, str]) -> dict[str, Any]:
     """The file with its variables filled in. Raises KeyError for one that must be set and is not, and ValueError for
     a key that stands twice, which compose would refuse."""
-    return _fill(yaml.load(path.read_text(encoding="utf-8"), _OnceEach), environment)
+    return _fill(yaml.load(path.read_text(encoding="utf-8"), _OnceEach), environment)  # noqa: S506 - it is a SafeLoader
 
 
 def load_merged(names: tuple[str, ...], environment: Mapping[str, str]) -> dict[str, Any]:

@@ -64,7 +64,7 @@ class Authentication:
             if any(hmac.compare_digest(one.encode(), token.encode("utf-8", "replace")) for one in known):
                 return Principal("nova", "admin", "internal")
             return Refusal(401, "this is no token of this NOVA: do all its programs have the same NOVA_SECRET_KEY?")
-        with self._nova.read() as session:
+        with self._nova.look() as session:
             key = key_by_token(session, token)
             reason = "this key is not known" if key is None else why_not(key)
         if key is None or reason is not None:
@@ -75,7 +75,7 @@ class Authentication:
         return Principal(key.name, _role(key), "key", _clients(key), key.id)
 
     def _by_session(self, token: str) -> Principal | None:
-        with self._nova.read() as session:
+        with self._nova.look() as session:
             found = session_by_token(session, token, self._settings)
         if found is None:
             return None
@@ -88,7 +88,7 @@ class Authentication:
         if not self._may_be_open:
             return Refusal()
         if time.monotonic() > self._looked_at + LOOK_SECONDS:
-            with self._nova.read() as session:
+            with self._nova.look() as session:
                 if anybody_known(session):
                     self._may_be_open = False  # for ever: see anybody_known
                     return Refusal()

@@ -82,7 +82,7 @@ def add(body: Annotated[NewClient, Depends(body_of(NewClient))], context: Contex
 def list_clients(who: Who, page: PageDep, context: Context) -> Response:
     wanted = select(Client) if who.clients is None else select(Client).where(Client.slug.in_(who.clients))
     query = wanted.order_by(Client.slug).offset(page.skip).limit(page.limit).options(selectinload(Client.credentials))
-    with context.services.databases.nova.read() as session:
+    with context.services.databases.nova.look() as session:
         rows = [describe_client(client) for client in session.scalars(query)]
         return as_list(rows, page, lambda: session.scalar(select(func.count()).select_from(wanted.subquery())) or 0)
 

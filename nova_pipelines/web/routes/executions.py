@@ -43,7 +43,7 @@ def list_executions(
     status: Annotated[Status | None, Query()] = None,
     client: Slug = None,
 ) -> Response:
-    with context.services.databases.nova.read() as session:
+    with context.services.databases.nova.look() as session:
         clients = clients_for(session, who, client)
         wanted = execution_filter(statuses=[status] if status else (), workflow_id=workflow_id, clients=clients)
         rows = page_of_executions(session, wanted, skip=page.skip, limit=page.limit)

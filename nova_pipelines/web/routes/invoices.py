@@ -39,7 +39,7 @@ def list_invoices(
 ) -> Response:
     slugs = slugs_for(who, client)
     wanted = invoice_filter(clients=slugs, status=status)
-    with context.services.databases.facturas.read() as session:
+    with context.services.databases.facturas.look() as session:
         rows = page_of_invoices(session, wanted, skip=page.skip, limit=page.limit)
         key = ("invoices", status, None if slugs is None else tuple(sorted(slugs)))
         totals = request.app.state.totals

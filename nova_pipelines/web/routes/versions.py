@@ -49,7 +49,7 @@ def _shown(version: WorkflowVersion) -> dict[str, object]:
 )
 @reads
 def list_all(workflow_id: WorkflowId, context: Context) -> Response:
-    with context.services.databases.nova.read() as session:
+    with context.services.databases.nova.look() as session:
         return as_json(list_versions(session, find_workflow(session, workflow_id, include_inactive=True)))
 
 

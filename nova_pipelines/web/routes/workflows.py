@@ -116,7 +116,7 @@ def list_workflows(
     columns = [getattr(Workflow, name) for name in names]
     wanted = select(*columns, newest.c.version).join(newest, newest.c.workflow_id == Workflow.id)
     wanted = wanted if archived else wanted.where(Workflow.is_active)
-    with context.services.databases.nova.read() as session:
+    with context.services.databases.nova.look() as session:
         found = session.execute(wanted.order_by(Workflow.id).offset(page.skip).limit(page.limit))
         rows = [dict(row._mapping) for row in found]
         return as_list(rows, page, lambda: session.scalar(select(func.count()).select_from(wanted.subquery())) or 0)

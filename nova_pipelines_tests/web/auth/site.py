@@ -11,6 +11,7 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
+from anyio.from_thread import BlockingPortal, start_blocking_portal
 from fastapi import FastAPI
 from starlette.exceptions import StarletteDeprecationWarning
 
@@ -53,15 +54,19 @@ class Site:
     app: FastAPI
     settings: Settings
     nova: Database
+    #: one event loop for all requests: to start a thread and a loop for each takes as long as to answer it
+    portal: BlockingPortal
     keys: dict[str, str] = field(default_factory=dict, repr=False)
 
     def client(self, key: str | None = None, *, base_url: str = HOME, **headers: str) -> TestClient:
         """Somebody with a key of this name, or a browser that has none. Follows no redirect."""
         if key is not None:
             headers["Authorization"] = f"Bearer {self.keys.get(key, key)}"
-        return TestClient(
+        made = TestClient(
             self.app, base_url=base_url, headers=headers, follow_redirects=False, raise_server_exceptions=False
         )
+        made.portal = self.portal
+        return made
 
     def browser(self, login: str | None = None, password: str = PASSWORD, **headers: str) -> TestClient:
         """A browser, which says where its requests come from; logged in as `login`."""
@@ -129,8 +134,8 @@ def running_site(template: Path, home: Path, *, host: str = "0.0.0.0", **env: st
         workspace = folder / "workspace.yaml"
         workspace.write_text("load_from: []\n")
         services = build_services(settings)
-        with Dagster(workspace) as dagster:
+        with Dagster(workspace) as dagster, start_blocking_portal() as portal:
             app = create_app(WebContext(settings, services, dagster), host=host)
-            yield Site(app, settings, services.databases.nova)
+            yield Site(app, settings, services.databases.nova, portal)
         services.close()
         services.databases.close()

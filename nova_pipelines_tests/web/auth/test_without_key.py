@@ -17,8 +17,8 @@ from nova_pipelines.web.access import principal_of
 from nova_pipelines_tests.web.auth.site import HOME, Site
 
 QUICK = settings(max_examples=60, suppress_health_check=list(HealthCheck), deadline=None)
-#: documents that Dagster would execute: queries and mutations of its own schema
-DOCUMENTS = from_schema(print_schema(create_schema().graphql_schema))
+#: documents that Dagster would execute: queries and mutations of its own schema (seconds of work: only when it is used)
+DOCUMENTS = st.deferred(lambda: from_schema(print_schema(create_schema().graphql_schema)))
 TEXTS = st.one_of(st.text(max_size=200), st.binary(max_size=200).map(repr))
 KINDS = st.sampled_from(
     [
