@@ -181,6 +181,7 @@ class Database:
         if "isolation_level" in options:
             options = {"isolation_level": "AUTOCOMMIT"}
         self._looking = sessionmaker(self.engine.execution_options(**options), expire_on_commit=False)
+        event.listen(self._looking, "before_flush", _refuse_to_write)
         event.listen(self.engine, "connect", self._reached)
 
     def __repr__(self) -> str:
@@ -212,7 +213,7 @@ class Database:
     @contextmanager
     def look(self) -> Iterator[Session]:
         """Like `read`, for single queries: on PostgreSQL each sees its own moment, and there is no transaction whose
-        beginning and end would take as long as the query. To write by it would be a mistake that nothing stops."""
+        beginning and end would take as long as the query. Raises RuntimeError where objects are to be written."""
         with self.translate_errors(), self._looking.begin() as session:
             yield session
 
@@ -230,6 +231,10 @@ class Database:
 
     def close(self) -> None:
         self.engine.dispose()
+
+
+def _refuse_to_write(*_: object) -> None:
+    raise RuntimeError("a session that only looks has no transaction to write in")
 
 
 @dataclass(frozen=True, slots=True)

@@ -85,6 +85,19 @@ def test_a_reading_session_sees_one_snapshot(databases):
     assert revision(databases.nova) == 7
 
 
+def test_who_only_looks_sees_what_is_there_now_and_cannot_write(databases):
+    with databases.nova.look() as looking:
+        assert looking.scalar(select(Catalog.revision)) == 0
+        with databases.nova.session() as writing:
+            writing.execute(text("UPDATE catalog SET revision = 7"))
+        later = looking.execute(text("SELECT revision FROM catalog")).scalar_one()
+        assert later == (7 if databases.nova.engine.dialect.name == "postgresql" else 0)
+    with pytest.raises(RuntimeError, match="only looks"), databases.nova.look() as looking:
+        looking.add(a_client())
+    with databases.nova.session() as session:
+        session.add(a_client())
+
+
 def test_json_is_stored_as_canonical_text(databases):
     settings = {"ñ": "€", "b": [1, {"z": None, "a": 1.5}], "a": "'''\n\\", "nul": "\x00"}
     with databases.nova.session() as session:
@@ -275,6 +288,24 @@ def test_a_connection_that_is_cut_in_the_middle_is_transient_and_the_next_sessio
     with database.session() as session:
         assert session.execute(text("SELECT 1")).scalar_one() == 1
     database.close()
+
+
+@pytest.mark.parametrize("idle", [True, False])
+def test_a_connection_that_was_cut_while_it_lay_idle_is_not_used(postgres_url, monkeypatch, idle):
+    """Not even noticed by who comes later than FRESH_SECONDS; who comes sooner is told that it passes, once."""
+    monkeypatch.setattr(session_module, "FRESH_SECONDS", 0.0 if idle else 60.0)
+    database, other = Database(postgres_url), Database(postgres_url, pooled=False)
+    with database.read() as session:
+        victim = session.execute(text("SELECT pg_backend_pid()")).scalar_one()
+    with other.session() as session:
+        session.execute(text("SELECT pg_terminate_backend(:pid, 10000)"), {"pid": victim})
+    if not idle:
+        with pytest.raises(TransientError), database.read() as session:
+            session.execute(text("SELECT 1"))
+    with database.look() as session:
+        assert session.execute(text("SELECT pg_backend_pid()")).scalar_one() != victim
+    database.close()
+    other.close()
 
 
 def test_a_missing_table_says_migrate(empty_database_urls):
