@@ -15,6 +15,7 @@ from nova_pipelines.web.auth import installing
 from nova_pipelines.web.auth.authentication import Authentication
 from nova_pipelines.web.background import Background
 from nova_pipelines.web.context import WebContext
+from nova_pipelines.web.kept import Kept
 from nova_pipelines.web.routes import ROUTERS
 from nova_pipelines.web.totals import Totals
 
@@ -24,6 +25,8 @@ DESCRIPTION = "Workflows, executions and their chain of work. The Dagster UI is 
 PREFIXES = ("clients", "workflows", "tasks", "executions", "invoices", "mailboxes", "health", "metrics", "approvals")
 PREFIXES += ("pages", "login", "logout", "whoami", "docs", "redoc")
 
+#: how old the health of the mailboxes may be: it takes ten queries
+MAILBOXES_SECONDS = 1.0
 #: all that a request may name: what a path does not know is 405, and never Dagster's page
 METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE"]
 
@@ -44,6 +47,7 @@ def create_app(context: WebContext, *, host: str = "127.0.0.1", authenticate: Au
         lifespan=background.lifespan,
     )
     app.state.context, app.state.background, app.state.totals = context, background, Totals()
+    app.state.mailboxes = Kept(MAILBOXES_SECONDS)
     errors.install(app)
     for router in (*installing.ROUTERS, *ROUTERS):
         app.include_router(router)
