@@ -15,7 +15,7 @@ from nova_pipelines.settings import Settings, load_settings
 def _services(context: dg.InitResourceContext) -> Iterator[ServicesFactory]:
     run_id = context.run.run_id if context.run else None
     if run_id and context.instance:
-        context.instance.add_run_tags(run_id, {WORKER: this_worker()})
+        context.instance.add_run_tags(run_id, {WORKER: this_worker(run_id)})
     factory = ServicesFactory(lambda: build_services(load_settings(), run_id=run_id))
     try:
         yield factory

@@ -3,6 +3,10 @@
 Dagster's DefaultRunLauncher hears of a worker's death only from the code server that started it. So each run carries
 a mark of its worker's process, which whoever lives on the same machine can look for: the sensors do, since they are
 evaluated in the code server. Runs in containers of their own are DockerRunLauncher's matter.
+
+A run may also stop on the way to its worker: the daemon makes a retry and then puts it into the queue, and what breaks
+between the two leaves it NOT_STARTED; a worker that dies before its first event leaves it STARTING. Dagster gives up on
+both after `start_timeout_seconds`, which has to leave room for a container; with our own launcher a minute is enough.
 """
 
 import json
@@ -24,9 +28,10 @@ MARK_SECONDS = 60.0
 MAX_RUNS = 200
 
 
-def this_worker() -> str:
-    """A mark of this process that no other one ever has: host, boot, PID namespace, PID and its start."""
-    return json.dumps({**_here(), "pid": os.getpid(), "started": _started(os.getpid())})
+def this_worker(run_id: str) -> str:
+    """A mark of this process that no other one ever has: host, boot, PID namespace, PID and its start. It names its
+    run, since Dagster gives a retry the tags of the run that failed."""
+    return json.dumps({"run": run_id, **_here(), "pid": os.getpid(), "started": _started(os.getpid())})
 
 
 def is_gone(mark: str) -> bool:
@@ -42,26 +47,49 @@ def is_gone(mark: str) -> bool:
         return False
 
 
-def fail_runs_without_worker(instance: dg.DagsterInstance) -> list[str]:
-    """Marks started runs whose worker is gone as failed, so that Dagster retries them; returns their ids."""
-    records = instance.get_run_records(dg.RunsFilter(statuses=[dg.DagsterRunStatus.STARTED]), limit=MAX_RUNS)
-    gone = [record.dagster_run for record in records if _has_lost_its_worker(record)]
+def fail_runs_without_worker(instance: dg.DagsterInstance, now: float | None = None) -> list[str]:
+    """Marks runs whose worker is gone, or never came, as failed, so that Dagster retries them; returns their ids.
+
+    `now`: seconds since the epoch; None: now.
+    """
+    moment = time.time() if now is None else now
+    records = instance.get_run_records(dg.RunsFilter(statuses=list(_WHY)), limit=MAX_RUNS)
     failed: list[str] = []
-    for run in gone:
-        # it may have ended well between the look at the run and the look at its process
-        current = instance.get_run_by_id(run.run_id)
-        if current is not None and not current.is_finished:
-            instance.report_run_failed(current, "The run's worker ended without a word: it was killed, or its host.")
-            failed.append(run.run_id)
+    for run_id in [record.dagster_run.run_id for record in records if _has_no_worker(record, moment)]:
+        # it may have gone on, or ended well, between the look at the run and the look at its process
+        again = instance.get_run_record_by_id(run_id)
+        if again is not None and _has_no_worker(again, moment):
+            instance.report_run_failed(again.dagster_run, _WHY[again.dagster_run.status])
+            failed.append(run_id)
     return failed
 
 
-def _has_lost_its_worker(record: dg.RunRecord) -> bool:
-    tags = record.dagster_run.tags
-    if mark := tags.get(WORKER):
+_WHY = {
+    dg.DagsterRunStatus.NOT_STARTED: "The run was made and never put into the queue: whoever made it was interrupted.",
+    dg.DagsterRunStatus.STARTING: "The run's worker did not come: it was killed before its first word, or its host.",
+    dg.DagsterRunStatus.STARTED: "The run's worker ended without a word: it was killed, or its host.",
+}
+
+
+def _has_no_worker(record: dg.RunRecord, now: float) -> bool:
+    run = record.dagster_run
+    if run.status not in _WHY:
+        return False
+    if _is_of(mark := run.tags.get(WORKER, ""), run.run_id):
         return is_gone(mark)
-    ours = TAG_VERSION in tags and CODE_SERVER in tags
-    return ours and record.start_time is not None and time.time() - record.start_time > MARK_SECONDS
+    if TAG_VERSION not in run.tags:
+        return False
+    started = run.status is dg.DagsterRunStatus.STARTED
+    since = record.start_time if started else record.update_timestamp.timestamp()
+    launched_here = CODE_SERVER in run.tags or run.status is dg.DagsterRunStatus.NOT_STARTED
+    return launched_here and since is not None and now - since > MARK_SECONDS
+
+
+def _is_of(mark: str, run_id: str) -> bool:
+    try:
+        return bool(json.loads(mark)["run"] == run_id)
+    except (ValueError, KeyError, TypeError):  # none, or somebody else's tag
+        return False
 
 
 def _here() -> dict[str, str]:
