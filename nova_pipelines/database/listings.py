@@ -58,9 +58,12 @@ def execution_filter(
     return wanted
 
 
-def page_of_executions(session: Session, wanted: ColumnElement[bool], *, skip: int, limit: int) -> list[dict[str, Any]]:
-    """The newest first, without their contexts, with the names of what they belong to."""
-    rows = session.connection().execute(_page(_EXECUTION, Execution.id, wanted, skip, limit)).all()
+def page_of_executions(
+    session: Session, wanted: ColumnElement[bool], *, skip: int, limit: int, before: int | None = None
+) -> list[dict[str, Any]]:
+    """The newest first, without their contexts, with the names of what they belong to. `before`: those with smaller
+    numbers."""
+    rows = session.connection().execute(_page(_EXECUTION, Execution.id, wanted, skip, limit, before)).all()
     found = [dict(zip(_EXECUTION_NAMES, row, strict=True)) for row in rows]
     names = _names_of(session)
     workflows = names.of(session, Workflow.id, Workflow.name, {row["workflow_id"] for row in found})
@@ -95,8 +98,12 @@ def _names_of(session: Session) -> _Names:
     return _names.setdefault(session.get_bind(), _Names())
 
 
-def _page(query: Select[Any], number: Any, wanted: ColumnElement[bool], skip: int, limit: int) -> Select[Any]:
-    """A page. Of one further back, the numbers come from an index alone."""
+def _page(
+    query: Select[Any], number: Any, wanted: ColumnElement[bool], skip: int, limit: int, before: int | None
+) -> Select[Any]:
+    """A page. Where rows are left out, the numbers come from an index alone."""
+    if before is not None:
+        wanted &= number < before
     if not skip:
         return query.where(wanted).limit(limit)
     numbers = select(number).where(wanted).order_by(number.desc()).offset(skip).limit(limit).subquery()
@@ -118,9 +125,11 @@ def invoice_filter(*, clients: Collection[str] | None = None, status: str | None
     return wanted
 
 
-def page_of_invoices(session: Session, wanted: ColumnElement[bool], *, skip: int, limit: int) -> list[dict[str, Any]]:
-    """The newest first, without their documents and texts."""
-    rows = session.connection().execute(_page(_INVOICE, Invoice.id, wanted, skip, limit)).all()
+def page_of_invoices(
+    session: Session, wanted: ColumnElement[bool], *, skip: int, limit: int, before: int | None = None
+) -> list[dict[str, Any]]:
+    """The newest first, without their documents and texts. `before`: those with smaller numbers."""
+    rows = session.connection().execute(_page(_INVOICE, Invoice.id, wanted, skip, limit, before)).all()
     return [dict(zip(INVOICE_FIELDS, row, strict=True)) for row in rows]
 
 

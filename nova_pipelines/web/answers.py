@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import date, datetime
 from decimal import Decimal
 from typing import Annotated, Any
+from urllib.parse import urlencode
 
 import orjson
-from fastapi import Depends, Query, Response
+from fastapi import Depends, Query, Request, Response
 from pydantic import BaseModel
 
 from nova_pipelines.compiler.lookup import iso
@@ -53,6 +54,38 @@ async def _page(
 PageDep = Annotated[Page, Depends(_page)]
 
 
+class KeyedPage(Page):
+    """A page of a long table, the newest first. `before`: of rows with smaller numbers; None: of all.
+
+    By `before` a page costs the same however far back, where the rows of `skip` are walked over, and new rows move
+    nothing.
+    """
+
+    def __init__(self, skip: int, limit: int, before: int | None, query: Sequence[tuple[str, str]]) -> None:
+        super().__init__(skip, limit)
+        self.before, self._query = before, query
+
+    def after(self, rows: Sequence[Mapping[str, Any]]) -> str | None:
+        """The link to the next page (RFC 8288), relative to this one; None: this page is the last."""
+        if len(rows) < self.limit:
+            return None
+        kept = [(name, value) for name, value in self._query if name not in ("skip", "before")]
+        return f'<?{urlencode([*kept, ("before", rows[-1]["id"])])}>; rel="next"'
+
+
+async def _keyed_page(
+    request: Request,
+    page: PageDep,
+    before: Annotated[
+        int | None, Query(ge=1, le=2**31 - 1, description="Only rows with smaller numbers; the header Link says which")
+    ] = None,
+) -> KeyedPage:
+    return KeyedPage(page.skip, page.limit, before, request.query_params.multi_items())
+
+
+KeyedPageDep = Annotated[KeyedPage, Depends(_keyed_page)]
+
+
 def as_json(data: Any, status: int = 200, headers: dict[str, str] | None = None) -> Response:
     """An answer with this data. What a tampered row holds in place of JSON is shown as a text."""
     try:
@@ -71,15 +104,25 @@ def _list_json(rows: Sequence[Any]) -> Response:
 
 
 def as_list(rows: Sequence[Any], page: Page, count: Callable[[], int]) -> Response:
-    """A page of a list with `X-Total-Count`. `count` is asked only where the page does not tell."""
-    total = page.skip + len(rows) if len(rows) < page.limit and (rows or not page.skip) else count()
+    """A page of a list with `X-Total-Count`, and with `Link` to the next one where it is paged by number. `count` is
+    asked only where the page does not tell."""
+    keyed = page if isinstance(page, KeyedPage) else None
+    tells = len(rows) < page.limit and (rows or not page.skip) and (keyed is None or keyed.before is None)
     answer = _list_json(rows)
-    answer.headers["X-Total-Count"] = str(total)
+    answer.headers["X-Total-Count"] = str(page.skip + len(rows) if tells else count())
+    if keyed is not None and (link := keyed.after(rows)):
+        answer.headers["Link"] = link
     return answer
 
 
 TOTAL: dict[str, Any] = {
     "headers": {"X-Total-Count": {"description": "Rows in all", "schema": {"type": "integer"}}},
+}
+KEYED: dict[str, Any] = {
+    "headers": {
+        **TOTAL["headers"],
+        "Link": {"description": 'The next page, as rel="next" (RFC 8288)', "schema": {"type": "string"}},
+    },
 }
 
 

@@ -13,7 +13,7 @@ from nova_pipelines.database.listings import count_executions, execution_filter,
 from nova_pipelines.database.nova import Execution
 from nova_pipelines.domain.errors import NotFound
 from nova_pipelines.web.access import VIEWER
-from nova_pipelines.web.answers import TOTAL, PageDep, as_json, as_list, refusals
+from nova_pipelines.web.answers import KEYED, KeyedPageDep, as_json, as_list, refusals
 from nova_pipelines.web.reads import reads
 from nova_pipelines.web.routes.execute import ACTIVE, ExecutionId
 from nova_pipelines.web.routes.workflows import Context
@@ -30,13 +30,13 @@ TaskId = Annotated[str, Path(pattern="^[0-9a-f-]{36}$")]
 @router.get(
     "/executions",
     response_model=list[ExecutionSummary],
-    responses={200: TOTAL, **refusals()},
+    responses={200: KEYED, **refusals()},
     summary="List executions, the newest first",
 )
 @reads
 def list_executions(
     who: Who,
-    page: PageDep,
+    page: KeyedPageDep,
     context: Context,
     request: Request,
     workflow_id: Annotated[int | None, Query(ge=1, le=2**31 - 1)] = None,
@@ -46,7 +46,7 @@ def list_executions(
     with context.services.databases.nova.look() as session:
         clients = clients_for(session, who, client)
         wanted = execution_filter(statuses=[status] if status else (), workflow_id=workflow_id, clients=clients)
-        rows = page_of_executions(session, wanted, skip=page.skip, limit=page.limit)
+        rows = page_of_executions(session, wanted, skip=page.skip, limit=page.limit, before=page.before)
         key = ("executions", workflow_id, status, None if clients is None else tuple(clients))
         totals = request.app.state.totals
         return as_list(rows, page, lambda: totals.of(key, lambda most: count_executions(session, wanted, most)))

@@ -10,7 +10,7 @@ from nova_pipelines.database.facturas import Invoice
 from nova_pipelines.database.listings import INVOICE_FIELDS, count_invoices, invoice_filter, page_of_invoices
 from nova_pipelines.domain.errors import NotFound
 from nova_pipelines.web.access import VIEWER
-from nova_pipelines.web.answers import TOTAL, PageDep, as_json, as_list, refusals
+from nova_pipelines.web.answers import KEYED, KeyedPageDep, as_json, as_list, refusals
 from nova_pipelines.web.reads import reads
 from nova_pipelines.web.routes.executions import Slug
 from nova_pipelines.web.routes.workflows import Context
@@ -25,13 +25,13 @@ InvoiceId = Annotated[int, Path(description="Number of an invoice")]
 @router.get(
     "",
     response_model=list[InvoiceSummary],
-    responses={200: TOTAL, **refusals()},
+    responses={200: KEYED, **refusals()},
     summary="List invoices, the newest first",
 )
 @reads
 def list_invoices(
     who: Who,
-    page: PageDep,
+    page: KeyedPageDep,
     context: Context,
     request: Request,
     client: Slug = None,
@@ -40,7 +40,7 @@ def list_invoices(
     slugs = slugs_for(who, client)
     wanted = invoice_filter(clients=slugs, status=status)
     with context.services.databases.facturas.look() as session:
-        rows = page_of_invoices(session, wanted, skip=page.skip, limit=page.limit)
+        rows = page_of_invoices(session, wanted, skip=page.skip, limit=page.limit, before=page.before)
         key = ("invoices", status, None if slugs is None else tuple(sorted(slugs)))
         totals = request.app.state.totals
         return as_list(rows, page, lambda: totals.of(key, lambda most: count_invoices(session, wanted, most)))

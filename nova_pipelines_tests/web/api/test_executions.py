@@ -109,6 +109,37 @@ def test_filters_and_pages(web: Web):
     assert ids(client="nobody") == ([], "0")
     assert ids(status="completed") == ([], "0")
     assert ids(status="pending", workflow_id=first["id"], client="acme", skip=1, limit=1) == ([4], "5")
+    assert ids(before=3) == ([2, 1], "6")
+    assert ids(before=1) == ([], "6")
+    assert ids(before=5, skip=1, limit=2) == ([3, 2], "6")
+    assert ids(before=6, client="acme", limit=2) == ([5, 4], "5")
+
+
+def test_links_lead_through_the_whole_list_though_rows_come_meanwhile(web: Web):
+    workflow = web.workflow()
+    web.customer("acme")
+    for number in range(5):
+        web.execution(workflow, "acme", number=number)
+    seen: list[int] = []
+    url = "/executions?client=acme&limit=2"
+    while url:
+        answer = web.get(url)
+        seen += [row["id"] for row in answer.json()]
+        assert len(seen) <= 5
+        if not seen[2:]:
+            web.execution(workflow, "acme", number=9)
+        link = answer.links.get("next")
+        url = str(answer.url.join(link["url"])) if link else ""
+    assert seen == [5, 4, 3, 2, 1]
+    # a page by `skip` leads on by number, too
+    assert web.get("/executions?skip=1&limit=1").headers["link"] == '<?limit=1&before=5>; rel="next"'
+    assert "link" not in web.get("/executions?limit=6&skip=1").headers
+
+
+def test_a_link_quotes_what_it_is_given(web: Web):
+    web.execution(web.workflow())
+    link = web.get('/executions?limit=1&x=%3E%3B rel="prev"%0D%0AX-A: b').headers["link"]
+    assert link == '<?limit=1&x=%3E%3B+rel%3D%22prev%22%0D%0AX-A%3A+b&before=1>; rel="next"'
 
 
 @pytest.mark.parametrize(
@@ -116,6 +147,7 @@ def test_filters_and_pages(web: Web):
     [
         *({"skip": -1}, {"limit": 0}, {"limit": 501}, {"limit": "x"}, {"status": "done"}, {"workflow_id": 2**31}),
         *({"workflow_id": "1 OR 1=1"}, {"client": "a' OR '1'='1"}, {"client": "\x00"}, {"skip": 10**30}),
+        *({"before": 0}, {"before": 2**31}, {"before": "1 OR 1=1"}),
     ],
     ids=str,
 )
