@@ -54,12 +54,13 @@ class Ended:
 def read_numbers(session: Session, *, now: datetime, breaker: str, threshold: int, seconds: float) -> Numbers:
     """All of them, in one snapshot. `breaker`: its name, with its threshold and the seconds it stays open."""
     queue, oldest = _queue(session, now)
+    day, hour = _since(session, now - DAY, now - HOUR)
     active = func.count().filter(Workflow.is_active)
     workflows, live = session.execute(select(func.count(), active).select_from(Workflow)).one()
     return Numbers(
         at=now,
-        day=_since(session, now - DAY),
-        hour=_since(session, now - HOUR),
+        day=day,
+        hour=hour,
         queue=queue,
         oldest_seconds=oldest,
         workflows=workflows,
@@ -77,11 +78,16 @@ def _grouped(session: Session, query: Select[str, int]) -> dict[str, int]:
     return {row[0]: row[1] for row in session.execute(query)}
 
 
-def _since(session: Session, moment: datetime) -> dict[str, int]:
-    """Executions made since then, by status: from the index on both columns alone."""
-    query = select(Execution.status, func.count()).where(Execution.created_at >= moment).group_by(Execution.status)
-    counts = _grouped(session, query)
-    return {status: counts.get(status, 0) for status in STATUSES}
+def _since(session: Session, day: datetime, hour: datetime) -> tuple[dict[str, int], dict[str, int]]:
+    """Executions made since each of the two, by status: from the index on both columns alone, in one walk."""
+    query = (
+        select(Execution.status, func.count(), func.count().filter(Execution.created_at >= hour))
+        .where(Execution.created_at >= day)
+        .group_by(Execution.status)
+    )
+    found = {row[0]: (row[1], row[2]) for row in session.execute(query)}
+    counts = {status: found.get(status, (0, 0)) for status in STATUSES}
+    return {status: count[0] for status, count in counts.items()}, {s: count[1] for s, count in counts.items()}
 
 
 def _queue(session: Session, now: datetime) -> tuple[dict[str, int], float]:
