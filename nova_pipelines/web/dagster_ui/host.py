@@ -15,7 +15,6 @@ from dagster._core.errors import DagsterUserCodeUnreachableError
 from dagster._core.remote_origin import GrpcServerCodeLocationOrigin
 from dagster._core.workspace.context import WorkspaceProcessContext
 from dagster._core.workspace.load_target import WorkspaceFileTarget
-from dagster_graphql.schema import create_schema
 from dagster_webserver.version import __version__
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -35,7 +34,7 @@ from nova_pipelines.compiler.dagster_calls import (
 from nova_pipelines.compiler.tags import RUN_KEY
 from nova_pipelines.database.run_requests import Batch
 from nova_pipelines.domain.errors import TransientError
-from nova_pipelines.web.dagster_ui.webserver import Guard, GuardedWebserver
+from nova_pipelines.web.dagster_ui.webserver import Guard, GuardedWebserver, graphql_schema
 from nova_pipelines.web.tracing import span
 
 #: seconds after which a statement of the UI on Dagster's database is ended; as `dagster-webserver` has it
@@ -65,7 +64,7 @@ class Dagster:
         self._app: ASGIApp | None = None
 
     def __enter__(self) -> Self:
-        self._schema = create_schema()
+        self._schema = graphql_schema()
         # a daemon thread: a database that hangs must not keep the process
         threading.Thread(target=self._open_when_possible, name="open dagster", daemon=True).start()
         self._settled.wait(self._patience)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 
 import pytest
-from dagster_graphql.schema import create_schema
 from graphql import GraphQLObjectType, GraphQLSchema
 from hypothesis import given
 from hypothesis import strategies as st
@@ -13,6 +12,7 @@ from starlette.websockets import WebSocketDisconnect
 
 from nova_pipelines.web.access import Refusal
 from nova_pipelines.web.auth.graphql_rules import MAX_DEPTH, MUTATIONS, judge, mutations_of, read_document
+from nova_pipelines.web.dagster_ui.webserver import graphql_schema
 from nova_pipelines_tests.web.auth.site import Site
 
 DELETE = 'deleteRun(runId: "x") { __typename }'
@@ -21,7 +21,7 @@ ENDED = 'terminateRun(runId: "x") { __typename }'
 
 @pytest.fixture(scope="module")
 def schema() -> GraphQLSchema:
-    return create_schema().graphql_schema
+    return graphql_schema().graphql_schema
 
 
 def refusal(text: str, role: str = "viewer") -> Refusal | None:

@@ -6,7 +6,6 @@ import json
 import urllib.parse
 
 import pytest
-from dagster_graphql.schema import create_schema
 from graphql import print_schema
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -14,11 +13,12 @@ from hypothesis_graphql import from_schema
 from starlette.websockets import WebSocketDisconnect
 
 from nova_pipelines.web.access import principal_of
+from nova_pipelines.web.dagster_ui.webserver import graphql_schema
 from nova_pipelines_tests.web.auth.site import HOME, Site
 
 QUICK = settings(max_examples=60, suppress_health_check=list(HealthCheck), deadline=None)
 #: documents that Dagster would execute: queries and mutations of its own schema (seconds of work: only when it is used)
-DOCUMENTS = st.deferred(lambda: from_schema(print_schema(create_schema().graphql_schema)))
+DOCUMENTS = st.deferred(lambda: from_schema(print_schema(graphql_schema().graphql_schema)))
 TEXTS = st.one_of(st.text(max_size=200), st.binary(max_size=200).map(repr))
 KINDS = st.sampled_from(
     [
