@@ -54,17 +54,17 @@ def main(count: int) -> None:
         with nova.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
             connection.execute(text("VACUUM ANALYZE"))
         slowest(nova)
-        with operated(settings, principal=OPEN) as (client, _, _):
-            client.get("/metrics")
-            for path, fresh in (("/metrics", 0.0), ("/metrics", metrics.FRESH_SECONDS), ("/health", 1.0)):
-                metrics.FRESH_SECONDS = fresh
+        for path, fresh in (("/metrics", 0.0), ("/metrics", metrics.FRESH_SECONDS), ("/health", 1.0)):
+            metrics.FRESH_SECONDS = fresh
+            with operated(settings, principal=OPEN) as (client, _, _):
+                client.get("/metrics")
                 times = []
                 for _ in range(40):
                     began = time.perf_counter()
                     client.get(path, headers={"Accept": "text/plain"})
                     times.append(1000 * (time.perf_counter() - began))
-                quantile = statistics.quantiles(times, n=20)
-                print(f"{path} (numbers used for {fresh} s): median {quantile[9]:.1f} ms, p95 {quantile[18]:.1f} ms")
+            quantile = statistics.quantiles(times, n=20)
+            print(f"{path} (numbers used for {fresh} s): median {quantile[9]:.1f} ms, p95 {quantile[18]:.1f} ms")
         nova.close()
 
 

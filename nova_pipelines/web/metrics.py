@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Iterator
 from datetime import timedelta
@@ -22,6 +21,7 @@ from nova_pipelines.nodes.wiring import CLOUD
 from nova_pipelines.settings import Settings
 from nova_pipelines.web import samples
 from nova_pipelines.web.board import Board
+from nova_pipelines.web.kept import Kept
 
 #: seconds for which numbers are used again
 FRESH_SECONDS = 2.0
@@ -39,8 +39,7 @@ class Metrics:
         self._settings, self._board = settings, board
         self._nova = DatabaseProbe(settings.database_url)
         self._facturas = DatabaseProbe(settings.facturas_database_url)
-        self._lock = threading.Lock()
-        self._read_at = float("-inf")
+        self._kept = Kept[None](FRESH_SECONDS)
         self._ended_until = utc_now()
         self.numbers: Numbers | None = None
         #: seconds of the last answer, by database; None: it does not answer
@@ -64,14 +63,13 @@ class Metrics:
 
     def refresh(self) -> None:
         """Reads the numbers, unless they are fresh. What cannot be read is not there then."""
-        with self._lock:
-            if time.monotonic() - self._read_at < FRESH_SECONDS:
-                return
-            self.numbers = self._read()
-            self.seconds["facturas"] = _seconds(self._facturas)
-            self._read_at = time.monotonic()
+        self._kept.of(self._read)
 
-    def _read(self) -> Numbers | None:
+    def _read(self) -> None:
+        self.numbers = self._read_numbers()
+        self.seconds["facturas"] = _seconds(self._facturas)
+
+    def _read_numbers(self) -> Numbers | None:
         settings, began = self._settings, time.monotonic()
         try:
             with self._nova.read() as session:
