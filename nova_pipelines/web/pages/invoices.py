@@ -37,7 +37,7 @@ from nova_pipelines.web.pages.common import (
     words_in,
 )
 from nova_pipelines.web.pages.documents import Pictures, document_of_invoice, pdf_response
-from nova_pipelines.web.pages.exports import csv_chunks, file_chunks, xlsx_file
+from nova_pipelines.web.pages.exports import csv_chunks
 from nova_pipelines.web.pages.rendering import plain, render
 
 router = page_router()
@@ -103,6 +103,8 @@ def as_csv(request: Request, context: Context, principal: Looks) -> Response:
 
 @router.get("/invoices.xlsx")
 def as_xlsx(request: Request, context: Context, principal: Looks) -> Response:
+    from nova_pipelines.web.pages.spreadsheets import file_chunks, xlsx_file
+
     wanted, language = filter_of(request.query_params, principal), language_of(request)
     file = xlsx_file(each_invoice(context.services.databases.facturas, wanted), language)
     headers = _EXPORT | {"Content-Disposition": f'attachment; filename="{_file_name()}.xlsx"'}
