@@ -171,12 +171,3 @@ print(off, gc.isenabled(), gc.get_freeze_count() > 100_000, len(gc.get_objects()
 """
     done = subprocess.run([sys.executable, "-W", "ignore", "-c", say], capture_output=True, text=True, timeout=120)
     assert done.stdout.endswith("\nTrue True True True\n"), done.stdout + done.stderr
-
-
-def test_an_export_alone_brings_numpy():
-    """20 MB and a third of a second of CPU at each start."""
-    say = (
-        "import sys, nova_pipelines.web.server; print([name for name in ('numpy', 'openpyxl') if name in sys.modules])"
-    )
-    done = subprocess.run([sys.executable, "-W", "ignore", "-c", say], capture_output=True, text=True, timeout=120)
-    assert done.stdout == "[]\n", done.stderr
