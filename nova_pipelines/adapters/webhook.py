@@ -129,6 +129,9 @@ def _cut(connection: http.client.HTTPConnection, over: threading.Event) -> None:
 def _failure(config: WebhookConfig, host: str, error: Exception, late: bool) -> NovaError:
     if late:
         error = TimeoutError()
+    if isinstance(error, http.client.RemoteDisconnected):
+        message = f"{config.where} closed the connection without an answer"
+        return TransientError(message, remedy="it is tried again later; if it stays so, look at the receiver's log")
     if isinstance(error, OSError) and not isinstance(error, (http.client.HTTPException, UnicodeError)):
         failure = connection_failure(error, service="webhook", host=host, port=config.port, seconds=config.seconds)
         if isinstance(error, (ssl.SSLError, TimeoutError)):

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import json
+import socket
 import ssl
 import time
 import traceback
@@ -99,13 +101,29 @@ def test_an_answer_that_trickles_is_cut():
         assert time.monotonic() - began < 5
 
 
+def read_call(client: socket.socket) -> None:
+    """The whole call: its head and its body come in two pieces, and who closes before the second resets the line."""
+    body = json.dumps(DATA, ensure_ascii=False).encode()
+    received = b""
+    while not received.endswith(body):
+        piece = client.recv(65536)
+        if not piece:
+            return
+        received += piece
+
+
 def test_what_is_not_http_is_said():
     def another_protocol(client):
-        client.recv(65536)
+        read_call(client)
         client.sendall(b"220 smtp ready\r\n")
 
     with talking_server(another_protocol) as port:
         assert "not HTTP" in refusal(TransientError, f"http://127.0.0.1:{port}/")
+
+
+def test_who_hangs_up_without_an_answer_is_not_taken_for_another_protocol():
+    with talking_server(read_call) as port:
+        assert "closed the connection without an answer" in refusal(TransientError, f"http://127.0.0.1:{port}/")
 
 
 @contextmanager
@@ -118,7 +136,7 @@ def tls_server(folder):
     def talk(client):
         try:
             with context.wrap_socket(client, server_side=True) as secure:
-                secure.recv(65536)
+                read_call(secure)
                 secure.sendall(b"HTTP/1.1 204 No Content\r\n\r\n")
         except ssl.SSLError:
             return  # the client did not like the certificate
