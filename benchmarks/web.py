@@ -70,19 +70,17 @@ SELECT 'client-' || 1 + n % 5, 'ana@proveedores.example', 'Proveedor ' || n % 97
 FROM generate_series(1, :executions) AS n
 """
 PATHS = (
+    *("/executions", "/executions?skip=1000", "/executions?skip=90000", "/executions?before=10001"),
     *(
-        "/executions",
-        "/executions?skip=1000",
-        "/executions?skip=90000",
-        "/executions?before=10001",
         "/executions?status=completed",
+        "/executions?status=needs_review",
+        "/executions?workflow_id=2",
+        "/executions?workflow_id=2&status=failed",
     ),
-    *("/executions?status=needs_review", "/executions?workflow_id=2", "/executions?workflow_id=2&status=failed"),
     *("/executions?client=client-3", "/executions?client=client-3&status=failed", "/executions?status=pending"),
     *("/executions/77777", "/executions/77777/chain", "/workflows", "/clients", "/workflows/1/versions"),
     *("/invoices", "/invoices?client=client-2", "/invoices?status=pending_approval", "/invoices?skip=90000"),
-    "/invoices?before=10001",
-    "/mailboxes",
+    *("/invoices?before=10001", "/mailboxes"),
 )
 
 

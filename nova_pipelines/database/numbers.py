@@ -86,8 +86,8 @@ def _since(session: Session, day: datetime, hour: datetime) -> tuple[dict[str, i
         .group_by(Execution.status)
     )
     found = {row[0]: (row[1], row[2]) for row in session.execute(query)}
-    counts = {status: found.get(status, (0, 0)) for status in STATUSES}
-    return {status: count[0] for status, count in counts.items()}, {s: count[1] for s, count in counts.items()}
+    none = (0, 0)
+    return {name: found.get(name, none)[0] for name in STATUSES}, {name: found.get(name, none)[1] for name in STATUSES}
 
 
 def _queue(session: Session, now: datetime) -> tuple[dict[str, int], float]:

@@ -26,6 +26,12 @@ CODE_SERVER = ".dagster/grpc_info"
 MARK_SECONDS = 60.0
 #: runs that one tick looks at
 MAX_RUNS = 200
+#: what is said of a run without a worker, by the status that it stands still in
+_WHY = {
+    dg.DagsterRunStatus.NOT_STARTED: "The run was made and never put into the queue: whoever made it was interrupted.",
+    dg.DagsterRunStatus.STARTING: "The run's worker did not come: it was killed before its first word, or its host.",
+    dg.DagsterRunStatus.STARTED: "The run's worker ended without a word: it was killed, or its host.",
+}
 
 
 def this_worker(run_id: str) -> str:
@@ -62,13 +68,6 @@ def fail_runs_without_worker(instance: dg.DagsterInstance, now: float | None = N
             instance.report_run_failed(again.dagster_run, _WHY[again.dagster_run.status])
             failed.append(run_id)
     return failed
-
-
-_WHY = {
-    dg.DagsterRunStatus.NOT_STARTED: "The run was made and never put into the queue: whoever made it was interrupted.",
-    dg.DagsterRunStatus.STARTING: "The run's worker did not come: it was killed before its first word, or its host.",
-    dg.DagsterRunStatus.STARTED: "The run's worker ended without a word: it was killed, or its host.",
-}
 
 
 def _has_no_worker(record: dg.RunRecord, now: float) -> bool:

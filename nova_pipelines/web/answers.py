@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from datetime import date, datetime
 from decimal import Decimal
 from typing import Annotated, Any
@@ -43,6 +43,14 @@ class Page:
     def __init__(self, skip: int, limit: int) -> None:
         self.skip, self.limit = skip, limit
 
+    def total(self, rows: Sequence[Any]) -> int | None:
+        """How many rows the list has; None where this page does not tell."""
+        return self.skip + len(rows) if len(rows) < self.limit and (rows or not self.skip) else None
+
+    def after(self, rows: Sequence[Any]) -> str | None:
+        """The link to the next page (RFC 8288); None: there is none."""
+        return None
+
 
 async def _page(
     skip: Annotated[int, Query(ge=0, le=MAX_SKIP, description="Rows that are left out")] = 0,
@@ -65,8 +73,11 @@ class KeyedPage(Page):
         super().__init__(skip, limit)
         self.before, self._query = before, query
 
-    def after(self, rows: Sequence[Mapping[str, Any]]) -> str | None:
-        """The link to the next page (RFC 8288), relative to this one; None: this page is the last."""
+    def total(self, rows: Sequence[Any]) -> int | None:
+        return super().total(rows) if self.before is None else None
+
+    def after(self, rows: Sequence[Any]) -> str | None:
+        """Relative to this page, so that it is right behind any proxy; None: this one is the last."""
         if len(rows) < self.limit:
             return None
         kept = [(name, value) for name, value in self._query if name not in ("skip", "before")]
@@ -104,13 +115,12 @@ def _list_json(rows: Sequence[Any]) -> Response:
 
 
 def as_list(rows: Sequence[Any], page: Page, count: Callable[[], int]) -> Response:
-    """A page of a list with `X-Total-Count`, and with `Link` to the next one where it is paged by number. `count` is
-    asked only where the page does not tell."""
-    keyed = page if isinstance(page, KeyedPage) else None
-    tells = len(rows) < page.limit and (rows or not page.skip) and (keyed is None or keyed.before is None)
+    """A page of a list with `X-Total-Count`, and with `Link` to the next one where it leads on. `count` is asked only
+    where the page does not tell."""
+    total, link = page.total(rows), page.after(rows)
     answer = _list_json(rows)
-    answer.headers["X-Total-Count"] = str(page.skip + len(rows) if tells else count())
-    if keyed is not None and (link := keyed.after(rows)):
+    answer.headers["X-Total-Count"] = str(count() if total is None else total)
+    if link:
         answer.headers["Link"] = link
     return answer
 
