@@ -1,16 +1,16 @@
-"""Executions as the pages show them: the newest, page by page by number, and the steps of one, without contexts."""
+"""Executions as the pages show them: one, its steps without their contexts, and how many there are."""
 
 from __future__ import annotations
 
 from collections.abc import Collection
 from datetime import datetime
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from nova_pipelines.database.executions import Listed, find_execution
-from nova_pipelines.database.nova import ChainRow, Client, Execution, Message, Workflow, WorkflowVersion
+from nova_pipelines.database.nova import ChainRow, Client, Execution, Workflow
 from nova_pipelines.domain.errors import NotFound
 
 
@@ -27,37 +27,6 @@ class Passed(NamedTuple):
     path: str | None
     error: str | None
     run_id: str | None
-
-
-def page_of_executions(
-    session: Session,
-    *,
-    clients: Collection[str] | None,
-    status: str = "",
-    workflow_id: int | None = None,
-    client: str = "",
-    before: int | None = None,
-    limit: int = 50,
-) -> list[Listed]:
-    """The newest first, those with numbers below `before`. `clients`: only theirs; None: all."""
-    query: Any = (
-        select(Execution, Workflow.name, WorkflowVersion.number, Client.slug, Message.sender, Message.subject)
-        .join(Workflow, Workflow.id == Execution.workflow_id)
-        .join(WorkflowVersion, WorkflowVersion.id == Execution.version_id)
-        .outerjoin(Client, Client.id == Execution.client_id)
-        .outerjoin(Message, Message.id == Execution.message_id)
-    )
-    if clients is not None:
-        query = query.where(Client.slug.in_(sorted(clients)))
-    if client:
-        query = query.where(Client.slug == client)
-    if status:
-        query = query.where(Execution.status == status)
-    if workflow_id is not None:
-        query = query.where(Execution.workflow_id == workflow_id)
-    if before is not None:
-        query = query.where(Execution.id < before)
-    return [Listed(*row) for row in session.execute(query.order_by(Execution.id.desc()).limit(limit))]
 
 
 def visible_execution(session: Session, number: int, clients: Collection[str] | None) -> Listed:

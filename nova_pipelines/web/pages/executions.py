@@ -15,13 +15,13 @@ from nova_pipelines.database.approvals import IN_APPROVAL, approvals_of
 from nova_pipelines.database.execution_views import (
     Passed,
     client_slugs,
-    page_of_executions,
     steps_of,
     visible_execution,
     workflow_names,
 )
 from nova_pipelines.database.executions import STATUSES, Listed
 from nova_pipelines.database.invoice_views import of_execution
+from nova_pipelines.database.listings import execution_filter, page_of_executions
 from nova_pipelines.database.nova import WorkflowVersion
 from nova_pipelines.domain.errors import DefinitionError, NovaError
 from nova_pipelines.nodes.registry import definition_from
@@ -40,6 +40,7 @@ from nova_pipelines.web.pages.documents import Pictures, document_of_execution, 
 from nova_pipelines.web.pages.graph import Drawing, State, draw
 from nova_pipelines.web.pages.invoices import png_response
 from nova_pipelines.web.pages.rendering import plain, render
+from nova_pipelines.web.seeing import clients_for
 
 log = logging.getLogger("nova.web")
 router = page_router()
@@ -54,18 +55,16 @@ def executions(request: Request, context: Context, principal: Looks) -> Response
     params = request.query_params
     before = number_in(params, "before")
     with context.services.databases.nova.read() as session:
-        rows = page_of_executions(
-            session,
-            clients=principal.clients,
-            status=choice_in(params, "status", (*STATUSES, "cancelled")),
+        status = choice_in(params, "status", (*STATUSES, "cancelled"))
+        wanted = execution_filter(
+            statuses=[status] if status else (),
             workflow_id=number_in(params, "workflow"),
-            client=words_in(params, "client"),
-            before=before,
-            limit=PAGE_SIZE + 1,
+            clients=clients_for(session, principal, words_in(params, "client") or None),
         )
+        rows = page_of_executions(session, wanted, skip=0, limit=PAGE_SIZE + 1, before=before)
         clients, workflows = client_slugs(session, principal.clients), workflow_names(session)
     given = {name: params[name] for name in _NAMES if params.get(name)}
-    older = urlencode({**given, "before": rows[PAGE_SIZE - 1].execution.id}) if len(rows) > PAGE_SIZE else None
+    older = urlencode({**given, "before": rows[PAGE_SIZE - 1]["id"]}) if len(rows) > PAGE_SIZE else None
     return render(
         request,
         "executions.html",

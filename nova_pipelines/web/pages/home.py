@@ -8,15 +8,17 @@ from fastapi import Depends, Request, Response
 from fastapi.responses import RedirectResponse
 
 from nova_pipelines.database.approvals import count_approvals
-from nova_pipelines.database.execution_views import count_by_status, page_of_executions
+from nova_pipelines.database.execution_views import count_by_status
 from nova_pipelines.database.executions import STATUSES
 from nova_pipelines.database.invoice_views import InvoiceFilter, count_invoices
 from nova_pipelines.database.invoice_views import count_by_status as invoices_by_status
+from nova_pipelines.database.listings import execution_filter, page_of_executions
 from nova_pipelines.database.mail_places import places
 from nova_pipelines.database.mailbox_views import view_mailboxes
 from nova_pipelines.web.access import PUBLIC
 from nova_pipelines.web.pages.common import Context, Looks, page_router
 from nova_pipelines.web.pages.rendering import render, static_file
+from nova_pipelines.web.seeing import clients_for
 
 router = page_router()
 _KINDS = {"css": "text/css; charset=utf-8", "js": "text/javascript; charset=utf-8", "svg": "image/svg+xml"}
@@ -34,7 +36,8 @@ def overview(request: Request, context: Context, principal: Looks) -> Response:
     with context.services.databases.nova.read() as session:
         counts = count_by_status(session, clients)
         waiting = count_approvals(session, open_only=True, clients=clients)
-        latest = page_of_executions(session, clients=clients, limit=_LATEST)
+        wanted = execution_filter(clients=clients_for(session, principal, None))
+        latest = page_of_executions(session, wanted, skip=0, limit=_LATEST)
     with context.services.databases.facturas.read() as session:
         by_status = invoices_by_status(session, clients)
         sums = count_invoices(session, InvoiceFilter(clients=clients))
